@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore.exceptions import EndpointConnectionError
 
-from distilled_router.release.route import Route, Share
+from distilled_router.release.route import HeadFile, Route, Share
 from local.bedrock.faults import FOREIGN
 from tests.unit.router.doubles import BASE_MODEL, client_error
 
@@ -60,10 +60,11 @@ class Turn:
 
 @dataclass
 class Storm:
-    """Generates turns for several environments. `endpoints` are existing deployments."""
+    """Generates turns for several environments. `endpoints` are existing deployments, each with its head."""
 
     seed: int
     endpoints: Sequence[str]
+    heads: Sequence[HeadFile]
     environments: int
     _random: Random = field(init=False)
     _versions: int = 0
@@ -151,10 +152,14 @@ class Storm:
     def _route(self, now: float, *, bad: bool) -> Route | dict[str, Any] | None:
         """Return a route with a live release and perhaps a candidate; in a storm it may be malformed."""
         self._versions += 1
-        live_share = Share("aaaaaaaaaaaa", self.endpoints[0], 1.0)
+        live_share = Share("aaaaaaaaaaaa", self.endpoints[0], 1.0, head=self.heads[0])
         end = int(now) + self._random.choice((-100, 100, 100_000))
-        candidate = Share("bbbbbbbbbbbb", self.endpoints[1], self._random.random(), expires_at=end)
-        good = (Route(self._versions, (live_share,)), Route(self._versions, (live_share, candidate)))
+        candidate = Share("bbbbbbbbbbbb", self.endpoints[1], self._random.random(), end, self.heads[1])
+        off = self._random.random() < 0.1
+        good = (
+            Route(self._versions, (live_share,), head_off=off),
+            Route(self._versions, (live_share, candidate), head_off=off),
+        )
         if not bad or self._random.random() < 0.7:
             return self._random.choice(good)
         deleted = Share("cccccccccccc", f"{self.endpoints[0][:-12]}zzzzzzzzzzzz", 1.0)

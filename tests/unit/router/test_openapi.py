@@ -13,15 +13,16 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError  # type: ignore[import-untyped]
 
 from cdk_distilled_router.props import RouterProps
-from distilled_router.release.route import Route
+from distilled_router.release.route import Route, Share
 from distilled_router.task.converse import Reason
 from distilled_router.task.task import Task
 from router import service
 from router.allowances import Refusal
 from router.requests import most_bytes
-from router.sources import BASE, DISTILLED, STATIC
+from router.sources import BASE, DISTILLED, HEAD, STATIC
 from tests.unit.router.api_document import DOCUMENT, SCHEMAS, check, validator
 from tests.unit.router.doubles import BASE_MODEL, TableDouble, client_error
+from tests.unit.router.heads import head_file, settle, store_of
 from tests.unit.router.scenes import LIVE_ROUTE, STUDENT, MakeBench, healthy
 
 PROJECT = Path(__file__).parents[3]
@@ -131,7 +132,7 @@ def test_error_words_are_those_that_the_code_raises() -> None:
 def test_reasons_are_those_that_the_code_gives() -> None:
     answer = SCHEMAS["Answer"]["properties"]
     assert set(answer["reason"]["enum"]) - {None} == reason_words() == table_words("### Reasons")
-    assert set(answer["source"]["enum"]) == {DISTILLED, BASE, STATIC}
+    assert set(answer["source"]["enum"]) == {DISTILLED, BASE, HEAD, STATIC}
 
 
 # Compared with real answers
@@ -163,6 +164,20 @@ def test_answers_are_as_described(
         *(None, None),
         *("empty_query", "invalid_query", "query_too_long"),
     ]
+
+
+@pytest.mark.parametrize(("mode", "reason"), [("first", None), ("last_resort", "unavailable")])
+def test_answers_of_a_head_are_as_described(bench: MakeBench, mode: str, reason: str | None) -> None:
+    store, (file,) = store_of(head_file())
+    route = Route(3, (Share("aaaaaaaaaaaa", STUDENT, 1.0, head=file),))
+    with store.running():
+        made = bench(healthy(**{STUDENT: DOWN, BASE_MODEL: DOWN}), TableDouble(route), store, head_mode=mode)
+        made.ask("to load the head")
+        settle()
+        for _ in range(2):
+            status, answer = send(made, "/route", '{"query": "engine roaring two"}')
+            assert (status, answer["source"], answer["reason"]) == (200, "head", reason)
+            check("/route", status, answer)
 
 
 SINGLE = {
@@ -218,6 +233,7 @@ ANSWER = {
         {"weights": {"visual": 1.5, "audio": 0, "transcription": 0, "metadata": 0}},
         {"intent": "smell"},
         {"source": "distilled"},
+        {"source": "head"},
         {"reason": None},
         {"reason": "An error occurred"},
         {"release": "aaaaaaaaaaaa"},

@@ -1,8 +1,9 @@
 """1,000 or 10,000 requests while each service behind the router fails in turn: all are answered in time.
 
-Bedrock is the stand-in, in a separate process, over TLS connections; the releases table and the
-wall clock are doubles. The faults follow from a seed; which request meets which fault depends on timing,
-since several environments run in parallel.
+Of the environments, some use classification heads first, some as a last resort, and some not at all. Bedrock
+is the stand-in, in a separate process, over TLS connections; heads come from a store over connections; the
+releases table and the wall clock are doubles. The faults follow from a seed; which request meets which fault
+depends on timing, since several environments run in parallel.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -25,12 +27,16 @@ from aws_lambda_powertools import Logger
 from distilled_router.release.route import Route
 from distilled_router.task.task import Task
 from router.assembly import services
+from router.heads import Heads
 from router.route_cache import RouteCache
 from router.service import Router
 from router.sources import Models
 from router.telemetry import Telemetry
 from router.xray import XRay
+from tests.unit.router import object_store as s3
 from tests.unit.router.doubles import ContextDouble, TableDouble, router_env, variables
+from tests.unit.router.heads import head_file, store_of
+from tests.unit.router.object_store import BUCKET, ObjectStore
 from tests.unit.router.scenes import assert_weights
 from tests.unit.router.servers import Served, stand_in
 from tests.unit.router.storm import Storm, Turn
@@ -40,6 +46,12 @@ SEED, ENVIRONMENTS = 20261, 10
 REQUESTS = (1_000, pytest.param(10_000, marks=pytest.mark.slow))
 TIME_BUDGET, BATCH_TIME_BUDGET, LATE_SECONDS = 0.2, 0.4, 0.05
 TICK_SECONDS = 0.005
+MODES = ("off", "last_resort", "first")
+# Half of the reads of a head succeed.
+SENDS = (
+    *(s3.whole, s3.in_pieces, s3.chunked, s3.whole, s3.whole),
+    *(s3.cut_off, s3.reset, s3.flipped, s3.huge, s3.refused("403 Forbidden", "AccessDenied")),
+)
 
 
 class Noise:
@@ -99,12 +111,14 @@ class Environment:
     # their batches one at a time.
     _batches = threading.Lock()
 
-    def __init__(self, number: int, bedrock: Served, task: Task) -> None:
+    def __init__(self, number: int, bedrock: Served, store: ObjectStore, task: Task) -> None:
         env = router_env(
             owner=f"environment-{number}",
             time_budget_ms=round(TIME_BUDGET * 1000),
             batch_time_budget_ms=round(BATCH_TIME_BUDGET * 1000),
             route_seconds=0.5,
+            head_mode=MODES[number % len(MODES)],
+            explore_share=0.2,
         )
         runtime, _ = services(env, variables(bedrock.url, bedrock.ca_bundle))
         logger = Logger(service=env.owner)
@@ -116,6 +130,7 @@ class Environment:
             routes=RouteCache(self._table, env.table_name, env.owner, env.route_seconds),
             telemetry=Telemetry(env, logger),
             xray=XRay(enabled=False),
+            heads=None if env.head_mode == "off" else Heads(store.client(), BUCKET, task.labels, logger),
             now=lambda: time.time() + self._jumped,
         )
 
@@ -146,11 +161,11 @@ class Environment:
             self._bedrock.control("POST", turn.orders)
 
 
-def run(turns: Sequence[Turn], bedrock: Served, task: Task) -> list[Result]:
+def run(turns: Sequence[Turn], bedrock: Served, store: ObjectStore, task: Task) -> list[Result]:
     """Run all turns, each environment its own, in order."""
 
     def take(number: int) -> list[Result]:
-        environment = Environment(number, bedrock, task)
+        environment = Environment(number, bedrock, store, task)
         return [environment.take(turn) for turn in turns[number::ENVIRONMENTS]]
 
     with ThreadPoolExecutor(ENVIRONMENTS) as pool:
@@ -172,10 +187,18 @@ def answers_of(result: Result) -> list[dict[str, Any]]:
 def storm(request: pytest.FixtureRequest, task: Task) -> tuple[list[Result], Noise]:
     """Return the results of all requests, and the delays of the machine meanwhile."""
     # Metrics and logs of so many requests would bury the message of a failure.
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), stand_in() as bedrock:
-        turns = list(Storm(SEED, bedrock.endpoints, ENVIRONMENTS).turns(request.param, time.time()))
+    store, heads = store_of(head_file(), head_file(1))
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        redirect_stdout(nowhere),
+        stand_in() as bedrock,
+        store.running(),
+    ):
+        turns = list(Storm(SEED, bedrock.endpoints, heads, ENVIRONMENTS).turns(request.param, time.time()))
+        random = Random(SEED)
+        store.sends = {file.key: lambda *to: random.choice(SENDS)(*to) for file in heads}
         with Noise() as noise:
-            return run(turns, bedrock, task), noise
+            return run(turns, bedrock, store, task), noise
 
 
 def test_every_request_is_answered_with_weights(storm: tuple[list[Result], Noise], task: Task) -> None:
@@ -186,8 +209,9 @@ def test_every_request_is_answered_with_weights(storm: tuple[list[Result], Noise
             if "error" in answer:
                 continue
             assert_weights(answer, task)
-            assert (answer["reason"] is None) == (answer["source"] == "distilled")
-            assert (answer["release"] is not None) == (answer["source"] == "distilled")
+            assert (answer["reason"] is None) <= (answer["source"] in ("distilled", "head"))
+            assert (answer["reason"] is None) >= (answer["source"] == "distilled")
+            assert (answer["release"] is not None) == (answer["source"] in ("distilled", "head"))
 
 
 def test_requests_end_within_their_budget(storm: tuple[list[Result], Noise]) -> None:
@@ -210,7 +234,7 @@ def test_every_source_and_reason_occurred(storm: tuple[list[Result], Noise]) -> 
     sources = Counter(answer["source"] for answer in answers)
     # On a slow machine the first calls open circuits, which leaves few of 100 requests an environment.
     least = len(results) / 40 if len(results) == 10_000 else 0
-    assert min(sources[name] for name in ("distilled", "base", "static")) > least, sources
+    assert min(sources[name] for name in ("distilled", "base", "head", "static")) > least, sources
     reasons = Counter(answer["reason"] for answer in answers)
     expected = {
         *(None, "throttled", "not_ready", "unavailable", "unreachable", "timed_out", "denied", "not_found"),

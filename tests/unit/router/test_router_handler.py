@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import socket
+import subprocess
 import sys
 import time
 from types import ModuleType
@@ -81,6 +83,63 @@ def test_services_that_accept_and_never_answer_cost_the_budget_and_no_more(
 def test_mistake_in_the_environment_shows_at_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="TIME_BUDGET_MS"):
         load(monkeypatch, TIME_BUDGET_MS="soon")
+
+
+HEADS = {"HEAD_BUCKET": "data-000000000000", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+LOADED = """
+import sys, threading
+import router.handler
+heads = [name for name in sys.modules if name.startswith(("router.heads", "distilled_router.head"))]
+print(len(heads), router.handler._ROUTER._heads is not None, threading.active_count())
+router.handler.handler({"query": "dog barking"}, None)
+print(len([name for name in sys.modules if name.startswith(("router.heads", "distilled_router.head"))]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_on"), [("", False), ("off", False), ("last_resort", True), ("first", True)]
+)
+def test_code_of_heads_is_imported_only_where_they_are_on(mode: str, is_on: bool) -> None:
+    """In a process of its own, as a start is. No mode has another thread than those that connect."""
+    more = {**HEADS, "HEAD_MODE": mode} if mode else {}
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED],
+        env={"PYTHONPATH": os.pathsep.join(sys.path), **ENVIRONMENT, **more},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    imported, has_heads, threads = lines[0].split()
+    assert (int(imported) > 0, has_heads) == (is_on, str(is_on))
+    assert int(threads) <= 3, "the main thread and two that connect"
+    assert (int(lines[-1]) > 0) == is_on
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        ({**HEADS, "HEAD_MODE": "frist"}, "HEAD_MODE is 'frist', expected off, last_resort or first"),
+        ({"HEAD_MODE": "first"}, "HEAD_BUCKET is missing"),
+    ],
+)
+def test_mistake_about_heads_shows_at_deployment(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        load(monkeypatch, **variables)
+
+
+def test_start_with_heads_connects_to_no_more_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(1)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        load(monkeypatch, **{**HEADS, "HEAD_MODE": "first", "AWS_ENDPOINT_URL": url})
+        connections = [listening.accept()[0] for _ in range(2)]
+        with pytest.raises(TimeoutError):
+            listening.accept()
+        for connection in connections:
+            connection.close()
 
 
 def test_http_event_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:

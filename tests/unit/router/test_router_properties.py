@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import Any
@@ -18,7 +19,9 @@ from aws_lambda_powertools import Logger
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from distilled_router.release.route import Route, Share
 from distilled_router.task.task import InvalidOutput, Task
+from router.heads import Heads
 from router.requests import is_http
 from router.route_cache import RouteCache
 from router.service import Router
@@ -27,7 +30,8 @@ from router.telemetry import Telemetry
 from router.xray import XRay
 from tests.unit.router.api_document import SCHEMAS, check
 from tests.unit.router.doubles import BASE_MODEL, BedrockDouble, TableDouble, client_error, reply, router_env
-from tests.unit.router.scenes import LIVE_ROUTE, STUDENT, assert_weights, healthy
+from tests.unit.router.heads import head_file, named, settle
+from tests.unit.router.scenes import STUDENT, assert_weights, healthy
 
 TASK = Task.load()
 # Texts that only a model or a caller writes.
@@ -38,10 +42,29 @@ unhurried = settings(
 )
 
 
+class Stored:
+    """Stands in for S3, with one head."""
+
+    def read_object(self, **_: str) -> bytes:
+        return head_file()
+
+
+ROUTE = Route(3, (Share("aaaaaaaaaaaa", STUDENT, 1.0, head=named("head.bin", head_file())),))
+
+
+def loaded(logger: Logger) -> Heads:
+    """Return heads that have followed the route."""
+    heads = Heads(Stored(), "data", TASK.labels, logger)
+    heads.follow(ROUTE, time.time())
+    settle()
+    assert heads.of(ROUTE.live)
+    return heads
+
+
 class Recorded:
     """A router with doubles, and its output as bytes, as a log stores them."""
 
-    def __init__(self, bedrock: Any, *, log_queries: bool = False) -> None:
+    def __init__(self, bedrock: Any, *, log_queries: bool = False, head_mode: str = "off") -> None:
         self._raw = io.BytesIO()
         self._out = io.TextIOWrapper(self._raw, encoding="utf-8", write_through=True)
         env = router_env(
@@ -49,6 +72,7 @@ class Recorded:
             student_prices="0.035 0.14",
             cache_entries=0,
             log_queries=log_queries,
+            head_mode=head_mode,
             # As in the document.
             batch_queries=SCHEMAS["BatchRequest"]["properties"]["queries"]["maxItems"],
         )
@@ -58,9 +82,10 @@ class Recorded:
                 env,
                 TASK,
                 models=Models(bedrock, TASK, logger, 1_000_000, pause=lambda _: None),
-                routes=RouteCache(TableDouble(LIVE_ROUTE), env.table_name, env.owner, 1e9),
+                routes=RouteCache(TableDouble(ROUTE), env.table_name, env.owner, 1e9),
                 telemetry=Telemetry(env, logger),
                 xray=XRay(enabled=False),
+                heads=None if head_mode == "off" else loaded(logger),
             )
 
     def handle(self, event: object) -> Any:
@@ -144,6 +169,16 @@ http_events = st.fixed_dictionaries(
     },
 )
 ROUTER = Recorded(healthy())
+DOWN = client_error("AccessDeniedException", 403)
+# Each source answers first in one of them.
+routers = st.sampled_from(
+    [
+        ROUTER,
+        Recorded(healthy(), head_mode="first"),
+        Recorded(healthy(), head_mode="last_resort"),
+        Recorded(healthy(**{STUDENT: DOWN, BASE_MODEL: DOWN}), head_mode="last_resort"),
+    ]
+)
 
 
 def path_of(event: Any) -> str:
@@ -167,36 +202,37 @@ def assert_described(answer: Any, status: int) -> None:
 
 
 @unhurried
-@given(document)
-@example({"query": "\ud83c", "queries": None})
-def test_any_direct_invocation_is_answered_as_described(event: Any) -> None:
-    answer = ROUTER.handle(event)
+@given(document, routers)
+@example({"query": "\ud83c", "queries": None}, ROUTER)
+def test_any_direct_invocation_is_answered_as_described(event: Any, router: Recorded) -> None:
+    answer = router.handle(event)
     if is_http(event):
         return
     assert_described(answer, 400 if "error" in answer else 200)
-    ROUTER.written()
+    router.written()
 
 
 @unhurried
-@given(http_events)
-def test_any_http_event_is_answered_as_described(event: dict[str, Any]) -> None:
-    answer = ROUTER.handle(event)
+@given(http_events, routers)
+def test_any_http_event_is_answered_as_described(event: dict[str, Any], router: Recorded) -> None:
+    answer = router.handle(event)
     assert set(answer) == {"statusCode", "headers", "body"}
     assert answer["headers"] == {"content-type": "application/json"}
     assert answer["body"].isascii()
     assert_described(json.loads(answer["body"]), answer["statusCode"])
-    ROUTER.written()
+    router.written()
 
 
 @unhurried
-@given(st.lists(query, min_size=1, max_size=20))
-def test_batch_has_for_each_query_what_it_has_alone(queries: list[Any]) -> None:
-    answers = ROUTER.handle({"queries": queries})["answers"]
+@given(st.lists(query, min_size=1, max_size=20), routers)
+def test_batch_has_for_each_query_what_it_has_alone(queries: list[Any], router: Recorded) -> None:
+    answers = router.handle({"queries": queries})["answers"]
     assert len(answers) == len(queries)
     for one, found in zip(queries, answers, strict=True):
-        alone = ROUTER.handle({"query": one})
+        alone = router.handle({"query": one})
         assert found.get("error") == alone.get("error")
         assert found.get("weights") == alone.get("weights")
+        assert found.get("source") == alone.get("source")
 
 
 # Output of models
@@ -314,14 +350,19 @@ FAILURES: tuple[Callable[[str], Any], ...] = (
 
 @pytest.mark.parametrize("log_queries", [False, True])
 @settings(unhurried, max_examples=60)
-@given(anything.filter(lambda text: len(text) < 400), st.sampled_from(FAILURES))
+@given(
+    anything.filter(lambda text: len(text) < 400),
+    st.sampled_from(FAILURES),
+    st.sampled_from(["off", "last_resort", "first"]),
+)
 def test_query_is_in_no_log_metric_or_answer_unless_queries_are_logged(
-    log_queries: bool, text: str, failure: Callable[[str], Any]
+    log_queries: bool, text: str, failure: Callable[[str], Any], head_mode: str
 ) -> None:
     """Not even if Bedrock's errors, a bug of ours or the model quote it."""
     wanted = f"{CALLER} {text}"
     quoted = failure(wanted)
-    asked = Recorded(BedrockDouble(**{STUDENT: quoted, BASE_MODEL: quoted}), log_queries=log_queries)
+    bedrock = BedrockDouble(**{STUDENT: quoted, BASE_MODEL: quoted})
+    asked = Recorded(bedrock, log_queries=log_queries, head_mode=head_mode)
     for event in ({"query": wanted}, {"queries": [wanted, wanted.upper()]}):
         answer = asked.handle(event)
         assert_described(answer, 200)
