@@ -1,4 +1,4 @@
-"""Entry points of the evaluation's steps: prepare questions, ask all models, grade, score and gate."""
+"""Entry points of the evaluation's steps: prepare questions, ask all models, train the head, grade, score, gate."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from aws_lambda_powertools import Logger
 
 from distilled_router.aws.clients import client, table
 from distilled_router.aws.state_machine import StageResult, pause, wait_if_transient, waited
-from distilled_router.env import EvaluationEnv, GradeAnswersEnv
+from distilled_router.env import EvaluationEnv, GradeAnswersEnv, TrainHeadEnv
 from distilled_router.release.table import Releases
 from evaluation.ask_models import ask_shard
 from evaluation.attempt import Evaluation, evaluation_of
 from evaluation.grade_answers import grade, grading_of
+from evaluation.head_report import Margins
 from evaluation.prepare_evaluation import prepare
 from evaluation.score_and_gate import score
+from evaluation.train_head import train
 
 logger = Logger()
 
@@ -40,6 +42,16 @@ def ask_models(event: Mapping[str, Any], context: Any) -> StageResult:
         lambda: ask_shard(str(event["release"]), name, releases, evaluation),
         _retry_seconds(event),
     )
+
+
+def train_head(event: Mapping[str, Any], context: Any) -> StageResult:
+    """Step TrainHead: train the release's classification head, and choose its threshold."""
+    del context
+    env = TrainHeadEnv.read()
+    releases = Releases(table(env.table_name), env.owner)
+    margins = Margins(env.margin_error, env.margin_dominant)
+    evaluation = evaluation_of(env, client("s3"))
+    return train(str(event["release"]), releases, evaluation, margins, waited(event))
 
 
 def grade_answers(event: Mapping[str, Any], context: Any) -> StageResult:

@@ -158,6 +158,11 @@ class Folder:
         found = or_none(self._s3.get_object, Bucket=self.bucket, Key=f"{self.prefix}{key}")
         return None if found is None else json.loads(self._content(key, found))
 
+    def read_bytes(self, key: str) -> bytes | None:
+        """Return a file's content, or None if the key does not exist."""
+        found = or_none(self._s3.get_object, Bucket=self.bucket, Key=f"{self.prefix}{key}")
+        return None if found is None else self._content(key, found)
+
     def rows(self, key: str) -> Iterator[Any]:
         """Yield the documents of a JSON Lines file."""
         found = self._s3.get_object(Bucket=self.bucket, Key=f"{self.prefix}{key}")
@@ -183,6 +188,11 @@ class Folder:
     def write(self, key: str, document: object) -> None:
         """Write a JSON document."""
         self._put(key, json.dumps(document, indent=1, allow_nan=False).encode(), "application/json")
+
+    def write_bytes(self, key: str, content: bytes) -> str:
+        """Write a file. Return its SHA-256."""
+        self._put(key, content, "application/octet-stream")
+        return hashlib.sha256(content).hexdigest()
 
     def create(self, key: str, document: object) -> bool:
         """Write a JSON document unless the key exists. Return whether it was written."""

@@ -144,7 +144,7 @@ def needed_families(margin_error: float, margin_dominant: float, labels: int) ->
     """
 
     def suffice(families: int) -> bool:
-        none = {family: (0.0, 1) for family in range(families)}
+        none = dict.fromkeys(range(families), (0.0, 1))
         return (
             upper_bound(none, _worst_error(labels)) <= margin_error
             and upper_bound(none, 1.0) <= margin_dominant
@@ -223,7 +223,7 @@ class _Losses:
 def _thresholds(
     ordered: Sequence[Case], labels: int
 ) -> Iterator[tuple[dict[str, float], tuple[float, float]]]:
-    """Yield each threshold with its figures, and the bounds of both losses. Equal risks have one threshold."""
+    """Yield each threshold with its figures and the bounds of both losses; equal risks have one threshold."""
     paired = [case for case in ordered if case.student_error is not None]
     errors = _Losses((case.family for case in paired), _worst_error(labels))
     dominants = _Losses((case.family for case in ordered), 1.0)

@@ -264,6 +264,8 @@ class Releases:
             "passed_on": "",
             "passed": "",
             "reevaluating": False,
+            "head": "",
+            "head_sha256": "",
             "warnings": "",
             "started_at": now,
             "updated_at": now,

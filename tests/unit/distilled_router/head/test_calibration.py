@@ -163,7 +163,7 @@ def test_a_large_family_counts_by_its_rows() -> None:
 
 def test_the_order_of_the_cases_does_not_matter() -> None:
     given = spoilt(cases(300), lambda case: {"head_right": case.family % 40 > 0, "risk": case.family // 7})
-    mixed = random.Random(1).sample(given, len(given))  # noqa: S311
+    mixed = random.Random(1).sample(given, len(given))
     assert calibrated(mixed).threshold == calibrated(given).threshold
 
 
@@ -181,7 +181,7 @@ def test_the_bound_of_losses_of_all_or_nothing_is_clopper_and_pearsons(families:
 
 def test_the_bound_of_many_alike_losses_is_the_usual_one() -> None:
     """Without rare losses it is the normal bound of a mean."""
-    chance = random.Random(3)  # noqa: S311
+    chance = random.Random(3)
     given = {family: (chance.gauss(0, 0.1), 1) for family in range(2_000)}
     mean = math.fsum(total for total, _ in given.values()) / 2_000
     assert upper_bound(given, 0.5) == pytest.approx(mean + 1.645 * 0.1 / 2_000**0.5, abs=0.0006)
@@ -198,7 +198,7 @@ def test_the_promise_is_kept_at_small_n() -> None:
 
     A t-test breaks this promise in 15 %, since many draws of 126 rows have none of those rows.
     """
-    chance = random.Random(5)  # noqa: S311
+    chance = random.Random(5)
     for rows in (100, 126, 252):
         broken = 0
         for _ in range(400):
