@@ -71,9 +71,7 @@ class Population:
     def is_broken(self, threshold: float) -> bool:
         """Return whether the true loss at a threshold exceeds a margin."""
         last = bisect_right(self._risks, threshold) - 1
-        return last >= 0 and (
-            self._errors[last] > MARGIN_ERROR or self._dominants[last] > MARGIN_DOMINANT
-        )
+        return last >= 0 and (self._errors[last] > MARGIN_ERROR or self._dominants[last] > MARGIN_DOMINANT)
 
     def drawn(self, rows: int, chance: random.Random) -> list[Case]:
         """Return a hold-out set of about so many rows, drawn by families."""
@@ -144,13 +142,13 @@ def students(answered: Sequence[Case]) -> Mapping[str, Student]:
         other = chance.choice(answered)
         return replace(case, student_error=other.head_error, student_right=other.head_right)
 
-    def confident(share: float, **wrong: float) -> Student:
+    def confident(share: float, error: float, *, is_right: bool = False) -> Student:
         # A family is in one piece: its random generator is the family's own.
         def changed(case: Case, chance: random.Random) -> Case:
             del chance
             is_rare = random.Random(f"{share} {case.family}").random() < share  # noqa: S311  # a simulation
             good = replace(case, head_error=0.0, head_right=True)
-            return replace(good, risk=least, **wrong) if is_rare else good
+            return replace(good, risk=least, head_error=error, head_right=is_right) if is_rare else good
 
         return changed
 
@@ -163,9 +161,9 @@ def students(answered: Sequence[Case]) -> Mapping[str, Student]:
         "invalid in 10 %": lambda case, chance: (
             replace(case, student_error=None, student_right=False) if chance.random() < 0.1 else case
         ),
-        "head surely wrong in 3.5 % of families": confident(0.035, head_error=0.35, head_right=False),
-        "head surely wrong in 5 % of families": confident(0.05, head_error=0.35, head_right=False),
-        "head's weights surely off in 4.5 % of families": confident(0.045, head_error=0.5),
+        "head surely wrong in 3.5 % of families": confident(0.035, 0.35),
+        "head surely wrong in 5 % of families": confident(0.05, 0.35),
+        "head's weights surely off in 4.5 % of families": confident(0.045, 0.5, is_right=True),
     }
 
 

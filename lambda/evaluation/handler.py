@@ -1,4 +1,4 @@
-"""Entry points of the evaluation's steps: prepare questions, ask all models, train the head, grade, score, gate."""
+"""Entry points of the evaluation's steps: prepare, ask all models, train the head, grade, score and gate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step TrainHead: train the release's classification head, and choose the threshold at which it answers first.
+"""Step TrainHead: train the release's classification head, and choose the threshold of its answers.
 
 The head learns from the labels of the training rows, and is calibrated by the candidate's answers to the
 hold-out questions. So no model is called. Training takes passes; their state is kept in the attempt's folder,
@@ -11,7 +11,6 @@ shows.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
 import traceback
@@ -206,11 +205,11 @@ class _Step:
         ]
         if not labelled:
             raise NoHeadError(
-                f"no row of {source.uri} has an answer of the teacher, so there is nothing to learn: Bedrock's "
-                "teacher answers them in the job, and keeps its answers. Let [labelling] label the queries, "
-                "or give the rows answers."
+                f"no row of {source} has an answer of the teacher, so there is nothing to learn: the "
+                "teacher answers them within Bedrock's job. Let [labelling] label the queries, or give the "
+                "rows answers."
             )
-        return _Rows(source.uri, hashlib.sha256(content).hexdigest(), labelled, negatives())
+        return _Rows(str(source), hashlib.sha256(content).hexdigest(), labelled, negatives())
 
     def _continued(self, rows: _Rows) -> tuple[Training, float]:
         """Return the training as it was last kept, and for how many seconds it has run."""

@@ -159,8 +159,9 @@ def needed_families(margin_error: float, margin_dominant: float, labels: int) ->
 def upper_bound(families: Mapping[int, tuple[float, int]], worst: float) -> float:
     """Return the one-sided 95 % bound of the mean loss of a row.
 
-    Gaffke's bound is a quantile of the mean under random weights, here by the Cornish-Fisher expansion with
-    the mean's first four cumulants.
+    It is the larger one of two: with all rows alike, and with all families alike. The first is too small for
+    families of very different sizes, of which the largest may happen to be missing; the second says nothing
+    about losses that large families have more often.
 
     Args:
         families: total loss and number of rows of each family.
@@ -169,10 +170,20 @@ def upper_bound(families: Mapping[int, tuple[float, int]], worst: float) -> floa
     if not families:
         return worst
     size = sum(rows for _, rows in families.values()) / len(families)
-    totals = [(total / size, rows / size) for total, rows in families.values()] + [(worst, 1.0)]
-    count = len(totals)
-    mean = sum(total for total, _ in totals) / count
-    errors = [total - mean * rows for total, rows in totals]
+    by_rows = [(total / size, rows / size) for total, rows in families.values()]
+    by_families = [(total / rows, 1.0) for total, rows in families.values()]
+    return max(_bound([*each, (worst, 1.0)]) for each in (by_rows, by_families))
+
+
+def _bound(losses: Sequence[tuple[float, float]]) -> float:
+    """Return Gaffke's bound of a mean by losses and weights, of which the last is the worst possible one.
+
+    It is a quantile of the mean under random weights, here by the Cornish-Fisher expansion with the mean's
+    first four cumulants.
+    """
+    count, worst = len(losses), losses[-1][0]
+    mean = sum(loss for loss, _ in losses) / sum(weight for _, weight in losses)
+    errors = [loss - mean * weight for loss, weight in losses]
     squares = [error * error for error in errors]
     two, four = sum(squares), sum(square * square for square in squares)
     three = sum(square * error for square, error in zip(squares, errors, strict=True))
