@@ -213,6 +213,18 @@ def without_times(line: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in kept.items() if key not in ("service", "location")}
 
 
+def test_switch_that_says_no_turns_nothing_off(make: MakeBench) -> None:
+    """As a person may write it in DynamoDB's console."""
+    made = make(healthy(), head_mode="first")
+    assert made.table.item
+    made.table.item |= {"head_off": False, "version": 4}
+    made.clock.time += 11
+    assert made.ask(SURE)["source"] == "head"
+    made.table.item |= {"head_off": True, "version": 5}
+    made.clock.time += 11
+    assert made.ask(SURE)["source"] == "distilled"
+
+
 # Exploration.
 
 
