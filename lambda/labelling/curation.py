@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,13 +24,32 @@ _DISAGREE, _INVALID, _TOO_MANY = "the samples disagree", "no valid answer", "too
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A query with the teacher's weights; `label` is the dominant one, `count` how often it was asked."""
+    """A query with the teacher's weights.
+
+    Attributes:
+        query: the query.
+        weights: those on which the samples agree.
+        agreement: share of the samples that agree.
+        label: the dominant one.
+        count: how often the query was asked.
+        samples: the weights of all valid samples, one sample after the other, in the order of the weights'
+            labels. Empty if the teacher was asked once.
+    """
 
     query: str
     weights: dict[str, float]
     agreement: float
     label: str
     count: float = 1
+    # Compact: memory holds up to 100,000 queries with 5 samples each.
+    samples: array[float] = field(default_factory=lambda: array("d"), repr=False)
+
+    def each_sample(self) -> list[dict[str, float]]:
+        """Return the weights of each valid sample; the only ones if the teacher was asked once."""
+        labels, values = list(self.weights), self.samples
+        starts = range(0, len(values), len(labels))
+        found = [dict(zip(labels, values[start : start + len(labels)], strict=True)) for start in starts]
+        return found or [self.weights]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +169,8 @@ def _agreed(
         curated.input_tokens += int(row["input_tokens"])
         curated.output_tokens += int(row["output_tokens"])
         answers: list[Mapping[str, Any]] = row["answers"]
-        found = consensus([answer.get("weights") for answer in answers], task, plan.tolerance)
+        weights = [answer.get("weights") for answer in answers]
+        found = consensus(weights, task, plan.tolerance)
         curated.agreements[f"{found.agreement if found else 0:.2f}"] += 1
         if found is None:
             curated.rejects.append(Reject(query, _INVALID, str(answers[-1].get("reason", "")), count))
@@ -157,7 +178,10 @@ def _agreed(
             given = "; ".join(str(list(a["weights"].values())) for a in answers if a.get("weights"))
             curated.rejects.append(Reject(query, _DISAGREE, given, count))
         else:
-            yield Labelled(query, found.weights, found.agreement, task.dominant(found.weights), count)
+            label, samples = task.dominant(found.weights), array("d")
+            if len(answers) > 1:
+                samples.extend(each[name] for each in weights if each for name in task.labels)
+            yield Labelled(query, found.weights, found.agreement, label, count, samples)
 
 
 def _without_similar(

@@ -16,6 +16,8 @@ from distilled_router.task.task import Task
 from labelling.curation import HOLDOUT, TRAFFIC, TRAINING, VALIDATION, Curated, Labelled
 
 REPORT, REJECTS = "curation.json", "rejects.jsonl"
+# What the teacher's samples say of each training query: the classification head learns where they differ.
+SAMPLES = "samples.jsonl"
 
 
 def publish(
@@ -52,14 +54,21 @@ def publish(
     if not found.ok:
         raise ResourceError(found.summary())
     target.write(WARNINGS, {"warnings": warnings})
-    # It decides nothing, so it is not among the files whose hashes count.
+    # These decide nothing, so they are not among the files whose hashes count.
     if TRAFFIC in rows:
         target.write_rows(f"{TRAFFIC}.jsonl", rows[TRAFFIC])
+    if any(one.samples for one in curated.parts[TRAINING]):
+        target.write_rows(SAMPLES, _samples(curated.parts[TRAINING]))
     return {
         name: target.write_rows(f"{name}.jsonl", rows[name])
         for name in (HOLDOUT, VALIDATION, TRAINING)
         if name in rows
     }
+
+
+def _samples(part: Sequence[Labelled]) -> Iterator[dict[str, object]]:
+    """Yield each query with the weights of its valid samples."""
+    return ({"query": one.query, "samples": one.each_sample()} for one in part)
 
 
 def _rows(name: str, part: Sequence[Labelled], task: Task) -> Iterator[dict[str, object]]:

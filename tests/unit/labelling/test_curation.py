@@ -67,6 +67,19 @@ def test_every_query_is_kept_or_has_a_reason() -> None:
     assert report["teacher_tokens"] == {"input": 10 * len(rows), "output": 2 * len(rows)}
 
 
+def test_kept_query_has_all_its_valid_samples_also_those_that_disagree() -> None:
+    given = [weights("visual"), weights("audio"), weights("visual", 0.84)]
+    rows = [row("a doubtful query about boats", *given[:2], "empty answer", given[2])]
+    (one,) = curated(rows, minimum_agreement=0.5).parts[TRAINING]
+    assert one.each_sample() == given
+    assert one.weights == pytest.approx(weights("visual", 0.87))
+
+
+def test_only_answer_of_a_query_is_its_only_sample() -> None:
+    (one,) = curated([row("a red car", weights("visual"))]).parts[TRAINING]
+    assert (one.each_sample(), len(one.samples)) == ([one.weights], 0)
+
+
 @pytest.mark.parametrize(("least", "is_kept"), [(0.5, True), (0.51, False)])
 def test_threshold_of_agreement_is_a_setting(least: float, is_kept: bool) -> None:
     rows = [row("a doubtful query about boats", weights("audio"), weights("visual"))]

@@ -174,6 +174,18 @@ def test_equal_queries_with_different_answers_must_agree_like_samples(logged: Lo
     assert disagreed == QUERIES[:1]
 
 
+def test_logged_answers_to_equal_queries_are_samples(logged: Logged) -> None:
+    logged.log()
+    logged.log(hour="2026/11/03/13")
+    logged.deploy()
+    trained = logged.curate()["training"]
+    target = Folder(logged.scene.server.s3, BUCKET, PLAN.dataset_folder, logged.seal)
+    samples = {row["query"]: row["samples"] for row in target.rows("samples.jsonl")}
+    assert samples.keys() == {row["messages"][0]["content"][0]["text"] for row in trained}
+    for query, found in samples.items():
+        assert found == [TASK.parse(told(QUERIES.index(query)))] * 2
+
+
 def test_without_logged_answers_the_teacher_is_asked_for_the_logged_queries(logged: Logged) -> None:
     logged.log(modelId="amazon.nova-micro-v1:0", answer="nothing of use")
     answered = logged.deploy(PLAN)

@@ -58,7 +58,12 @@ def test_what_is_published_keeps_the_rules_of_every_data_set(scene: Scene) -> No
     target = files(scene)
     names = ["training", "holdout", "traffic"]
     assert target.names() == sorted(
-        ["curation.json", "rejects.jsonl", "warnings.json", *(f"{name}.jsonl" for name in names)]
+        [
+            "curation.json",
+            "rejects.jsonl",
+            "warnings.json",
+            *(f"{name}.jsonl" for name in [*names, "samples"]),
+        ]
     )
     training, holdout, traffic = (list(target.rows(f"{name}.jsonl")) for name in names)
     assert len(training) + len(holdout) + len(traffic) == 440
@@ -74,6 +79,45 @@ def test_teacher_that_always_says_the_same_is_a_warning(scene: Scene) -> None:
     for name in ("curation.json", "warnings.json"):
         warnings = files(scene).read(name)["warnings"]  # type: ignore[index]
         assert any("rows have the same answer, which a student could only repeat" in one for one in warnings)
+
+
+def test_samples_of_each_training_query_are_beside_it(scene: Scene) -> None:
+    given = [
+        {"weights": dict(zip(TASK.labels, weights, strict=True))}
+        for weights in ((0.7, 0.1, 0.1, 0.1), (0.65, 0.15, 0.1, 0.1), (0.1, 0.7, 0.1, 0.1))
+    ]
+    label(scene, QUERIES, answers=[given[0], {"reason": "empty answer"}, *given[1:]])
+    assert make(scene.with_plan(minimum_agreement=0.5))["outcome"] == "done"
+    target = files(scene)
+    lines = [line.decode() for line in json_lines(target.rows("training.jsonl"))]
+    rows = list(target.rows("samples.jsonl"))
+    assert [row["query"] for row in rows] == [example.query for example in examples(lines, TASK)]
+    assert {tuple(row) for row in rows} == {("query", "samples")}
+    assert all(row["samples"] == [answer["weights"] for answer in given] for row in rows)
+
+
+def test_samples_decide_nothing(scene: Scene) -> None:
+    """A data set of one sample has the same files with the same hashes, and no further one."""
+    label(scene, QUERIES)
+    several = make(scene)["files"]
+    other = scene.with_plan(dataset="2" * 16, samples=1)
+    weights = [
+        {name: 1.0 * (name == TASK.labels[n % 4]) for name in TASK.labels} for n in range(len(QUERIES))
+    ]
+    rows = [
+        {
+            "number": n,
+            "query": query,
+            "answers": [{"weights": weights[n]}],
+            "input_tokens": 9,
+            "output_tokens": 1,
+        }
+        for n, query in enumerate(QUERIES)
+    ]
+    scene.folder.write_rows("labelled/00000.jsonl", rows)
+    assert make(other)["files"] == several
+    assert "samples.jsonl" in files(scene).names()
+    assert set(files(scene).names()) - set(files(other).names()) == {"samples.jsonl"}
 
 
 def test_traffic_of_a_query_is_kept_in_the_holdout_and_nowhere_else(scene: Scene) -> None:
