@@ -1,4 +1,4 @@
-"""Turn a query into numbers: hashes of its words, pairs of words, letters and signs."""
+"""Turn a query into numbers: hashes of its words, pairs of words, sequences of letters, and signs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ VERSION = 1
 
 # Bounds the work for a query: the rest is not read.
 MOST_CHARACTERS = 512
-_NGRAMS = (3, 4, 5)
+_NGRAMS = (3, 4)
 # First values of the hashes, so that a word, a pair and an n-gram of the same letters are different features.
-_WORD, _PAIR, _FLAG = 1, 2, 3
+_WORD, _PAIR, _FLAG, _FIRST, _LAST = range(1, 6)
 _WORDS = re.compile(r"\w+")
 _QUOTED = re.compile("[\"\u201c\u201d\u201e\u00ab\u00bb]|'\\w[^']*\\w'")
 _LENGTHS = (2, 4, 8, 16, 32)
@@ -34,12 +34,15 @@ def features(query: str) -> list[int]:
     encoded = [word.encode() for word in words]
     hashes += [crc32(word, _WORD) for word in encoded]
     hashes += [crc32(one + b" " + other, _PAIR) for one, other in pairwise(encoded)]
+    if encoded:
+        first = (encoded[0], b" ".join(encoded[:2]))
+        hashes += [*(crc32(each, _FIRST) for each in first), crc32(encoded[-1], _LAST)]
     hashes += _ngrams(b" " + b" ".join(encoded) + b" ")
     return list(dict.fromkeys([each % BUCKETS for each in hashes]))
 
 
 def _ngrams(text: bytes) -> list[int]:
-    """Return the hashes of all sequences of 3 to 5 characters."""
+    """Return the hashes of all sequences of 3 and 4 characters."""
     if text.isascii():
         return [
             crc32(text[place : place + size]) for size in _NGRAMS for place in range(len(text) - size + 1)
