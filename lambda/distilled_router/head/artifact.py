@@ -20,11 +20,12 @@ FORMAT = 1
 MOST_BYTES = 1_000_000
 MIDDLE = 128
 """The byte of weight 0."""
+MOST_LONGEST = 10_000
+"""Of a head's longest trained query. No task allows longer queries."""
 
 _START = b'{"sha256": "'
 _HASH = slice(len(_START), len(_START) + 64)
 _MOST_LINE = 32_768
-_MOST_LONGEST = 100_000
 
 
 class HeadError(ValueError):
@@ -102,11 +103,11 @@ def read(content: bytes, labels: tuple[str, ...]) -> tuple[Trained, float | None
         line = json.loads(content[:end])
         if (line["format"], line["features"]) != (FORMAT, features.VERSION):
             raise HeadError(
-                f"format {line['format']!a} with features {line['features']!a}, expected {FORMAT} with "
-                f"{features.VERSION}: another version of the project trained it"
+                f"format {line['format']!a:.20} with features {line['features']!a:.20}, expected {FORMAT} "
+                f"with {features.VERSION}: another version of the project trained it"
             )
         if line["labels"] != list(labels):
-            raise HeadError(f"labels {line['labels']!a}, expected {list(labels)}: of another task")
+            raise HeadError(f"labels {line['labels']!a:.500}, expected {list(labels)}: of another task")
         return _checked(line, content[end:], labels)
     except HeadError:
         raise
@@ -121,15 +122,15 @@ def _checked(line: Mapping[str, Any], rows: bytes, labels: tuple[str, ...]) -> t
         raise HeadError(f"{len(categories)} categories, expected 1 to {MOST_CATEGORIES}")
     for category in categories:
         if len(category) != len(labels) or min(category) < 0 or abs(sum(category) - 1) > 1e-3:
-            raise HeadError(f"category {category}, expected {len(labels)} weights whose sum is 1")
+            raise HeadError(f"category {category[:20]}, expected {len(labels)} weights whose sum is 1")
     expected = features.BUCKETS * (len(categories) + 1)
     if not len(rows) == line["bytes"] == expected:
         raise HeadError(f"{len(rows):,} bytes of weights, expected {expected:,}")
     scale, longest, threshold, about = (line[name] for name in ("scale", "longest", "threshold", "about"))
     if not 0 < _number(scale) <= 1e3:
         raise HeadError(f"scale {scale}, expected more than 0, and at most 1000")
-    if type(longest) is not int or not 0 <= longest <= _MOST_LONGEST:
-        raise HeadError(f"longest {longest!a}, expected a number of characters up to {_MOST_LONGEST:,}")
+    if type(longest) is not int or not 0 <= longest <= MOST_LONGEST:
+        raise HeadError(f"longest {longest!a:.20}, expected a number of characters up to {MOST_LONGEST:,}")
     if threshold is not None and not 0 <= _number(threshold) <= 1e3:
         raise HeadError(f"threshold {threshold}, expected null or a risk")
     if not isinstance(about, dict):
@@ -148,5 +149,5 @@ def _checked(line: Mapping[str, Any], rows: bytes, labels: tuple[str, ...]) -> t
 def _number(value: object) -> float:
     """Return a finite number of a first line."""
     if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]  # by the line
-        raise TypeError(f"{value!a} is not a finite number")
+        raise TypeError(f"{value!a:.50} is not a finite number")
     return float(value)  # type: ignore[arg-type]

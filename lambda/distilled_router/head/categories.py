@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from math import fsum
+from operator import sub
 
 MOST_CATEGORIES = 63
 """With the category "defer", these are the 64 columns of a head."""
@@ -20,12 +22,16 @@ _OTHER_DOMINANT = 0.1
 
 def distance(one: Sequence[float], other: Sequence[float]) -> float:
     """Return the mean absolute error between two vectors."""
-    return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / len(one)
+    return fsum(map(abs, map(sub, one, other))) / len(one)
 
 
-def nearest(vector: Vector, categories: Sequence[Vector]) -> int:
-    """Return the index of the nearest category, the first of equal ones."""
-    return min(range(len(categories)), key=lambda index: distance(vector, categories[index]))
+def distances(vectors: Sequence[Vector]) -> list[list[float]]:
+    """Return the distance of each vector from each."""
+    found = [[0.0] * len(vectors) for _ in vectors]
+    for place, one in enumerate(vectors):
+        for other in range(place):
+            found[place][other] = found[other][place] = distance(one, vectors[other])
+    return found
 
 
 def categories(vectors: Iterable[Vector], most: int = MOST_CATEGORIES) -> tuple[Vector, ...]:

@@ -10,7 +10,7 @@ from operator import add
 from typing import Self
 
 from distilled_router.head.artifact import HeadError, Trained, read
-from distilled_router.head.categories import distance
+from distilled_router.head.categories import distances
 from distilled_router.head.features import features
 
 __all__ = ["Head", "HeadAnswer", "HeadError"]
@@ -19,6 +19,9 @@ LONGER = 1.5
 """A query that is so many times as long as the longest trained one is left to the model."""
 DEFER_RISK = 0.25
 """What deferring adds to the risk, times its probability: the error of an answer without knowledge."""
+MOST_RISK = 0.06
+"""No threshold is larger. Above it, a head accepts many texts that are no search, and injections, even where
+the hold-out set, which has neither, allows a larger one."""
 
 # So many rows of bytes fit lanes of 16 bits.
 _MOST_ADDED = 256
@@ -55,7 +58,7 @@ class Head:
         self._columns = trained.columns
         self._longest = int(LONGER * trained.longest)
         self._answers = [dict(zip(trained.labels, each, strict=True)) for each in trained.categories]
-        self._apart = [[distance(one, other) for other in trained.categories] for one in trained.categories]
+        self._apart = distances(trained.categories)
         halves = (self._columns + 1) // 2
         self._lanes = int.from_bytes(b"\xff\x00" * halves, "little")
         self._halves = struct.Struct(f"<{halves}H")
@@ -87,7 +90,7 @@ class Head:
 
     def accepts(self, answer: HeadAnswer) -> bool:
         """Return whether the head is sure enough of an answer to give it first."""
-        return self.threshold is not None and answer.risk <= self.threshold
+        return self.threshold is not None and answer.risk <= min(self.threshold, MOST_RISK)
 
     def probabilities(self, query: str) -> list[float]:
         """Return the probability of each category, and of "defer"."""

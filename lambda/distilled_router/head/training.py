@@ -16,8 +16,8 @@ from typing import Any, Self
 
 from distilled_router.data.similarity import families
 from distilled_router.head import features as of_queries
-from distilled_router.head.artifact import MIDDLE, Trained
-from distilled_router.head.categories import Vector, categories, distance
+from distilled_router.head.artifact import MIDDLE, MOST_LONGEST, Trained
+from distilled_router.head.categories import Vector, categories, distance, distances
 from distilled_router.head.features import BUCKETS, features
 from distilled_router.head.learner import UNIT, Learner
 from distilled_router.task.task import Task
@@ -78,7 +78,7 @@ class Training:
         self._digest = _digest(rows, negatives, task)
         self._samples = [[_vector(sample, task.labels) for sample in row.samples] for row in rows]
         self._categories = categories(vector for each in self._samples for vector in each)
-        self._apart = [[distance(one, other) for other in self._categories] for one in self._categories]
+        self._apart = distances(self._categories)
         self._queries = [row.query for row in rows]
         self._features = [features(query) for query in (*self._queries, *negatives)]
         # What the state holds.
@@ -87,6 +87,7 @@ class Training:
         self._number = 0
         self._visited = 0
         self._learner = Learner(self._columns)
+        self._known_targets: tuple[float, list[list[float]]] = (0.0, [])
 
     @classmethod
     def start(cls, rows: Sequence[Labelled], negatives: Sequence[str], task: Task) -> Self:
@@ -174,7 +175,7 @@ class Training:
             categories=self._categories,
             rows=bytes(MIDDLE + round(weight / scale) for row in weights for weight in row),
             scale=scale * UNIT,
-            longest=max(map(len, self._queries)),
+            longest=min(MOST_LONGEST, max(map(len, self._queries))),
             about={
                 "training": self._digest,
                 "rows": len(self._queries),
@@ -229,14 +230,12 @@ class Training:
 
     def _targets(self, tau: float) -> list[list[float]]:
         """Return the target of each row, and of each negative."""
-        known: dict[tuple[Vector, ...], list[float]] = {}
-        found = []
-        for samples in map(tuple, self._samples):
-            if samples not in known:
-                known[samples] = self._target(samples, tau)
-            found.append(known[samples])
-        defer = [*([0.0] * (self._columns - 1)), 1.0]
-        return found + [defer] * (len(self._features) - len(found))
+        if self._known_targets[0] != tau:
+            known = {each: self._target(each, tau) for each in set(map(tuple, self._samples))}
+            defer = [*([0.0] * (self._columns - 1)), 1.0]
+            negatives = [defer] * (len(self._features) - len(self._queries))
+            self._known_targets = tau, [*(known[tuple(each)] for each in self._samples), *negatives]
+        return self._known_targets[1]
 
     def _restore(self, state: bytes) -> bool:
         """Go on from a state; return False if it is not one of this training."""

@@ -5,29 +5,9 @@ from __future__ import annotations
 import pytest
 
 from distilled_router.head import artifact
-from distilled_router.head.training import Labelled, Training
+from distilled_router.head.training import Training
 from distilled_router.task.task import Task
-
-SIGHTS = ("red car", "old tree", "white boat", "tall tower")
-SOUNDS = ("bell ringing", "dog barking", "thunder rolling", "engine humming")
-NEGATIVES = ("set an alarm for six", "what is nine times seven", "book me a taxi")
-
-
-def rows(task: Task) -> list[Labelled]:
-    """Return queries for sights and sounds."""
-    sight = dict(zip(task.labels, (0.9, 0.0, 0.0, 0.1), strict=True))
-    sound = dict(zip(task.labels, (0.2, 0.75, 0.0, 0.05), strict=True))
-    places = ("at night", "by the sea", "in winter", "near a village", "during a storm")
-    return [
-        *(Labelled(f"a {thing} {place}", (sight,)) for thing in SIGHTS for place in places),
-        *(Labelled(f"sound of a {thing} {place}", (sound,)) for thing in SOUNDS for place in places),
-    ]
-
-
-def trained(training: Training) -> artifact.Trained:
-    while not training.is_finished:
-        training.run_pass()
-    return training.trained()
+from tests.unit.distilled_router.head.scenes import NEGATIVES, rows, trained
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +18,10 @@ def task() -> Task:
 @pytest.fixture(scope="session")
 def small(task: Task) -> artifact.Trained:
     """Return a head of few rows."""
-    return trained(Training.start(rows(task), NEGATIVES, task))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distilled_router.head.training._LEAST_VISITS", 4_000)
+        patch.setattr("distilled_router.head.training._LEAST_VISITS_OF_TRIAL", 500)
+        return trained(Training.start(rows(task), NEGATIVES, task))
 
 
 @pytest.fixture(scope="session")
