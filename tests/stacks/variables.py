@@ -34,7 +34,9 @@ def problems(handler: str, variables: Mapping[str, Any]) -> list[str]:
     read = {"owner"}  # Powertools reads it
     for base in kind.__mro__:
         read |= fields_read(folder)[base.__name__]
-    found = [f"{name} is missing" for name in sorted(expected - given)]
+    # A field with a default is left out where it has it.
+    needed = {variable for name, variable in kind.names().items() if not hasattr(kind, name)}
+    found = [f"{name} is missing" for name in sorted(needed - given)]
     found += [f"{name} is no field of {kind.__name__}" for name in sorted(given - expected)]
     found += [f"{kind.__name__}.{name} is never read" for name in sorted(kind.names().keys() - read)]
     if (size := _size(variables)) > MOST_BYTES:
