@@ -32,9 +32,9 @@ print((time.process_time() - began) * 1000)
 """
 
 
-def import_ms(function: Path, layer: Path, **variables: str) -> float:
-    """Return the CPU milliseconds of an import, with further variables of the function."""
-    command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(function), str(layer / "python")]
+def import_ms(bundle: tuple[Path, Path], **variables: str) -> float:
+    """Return the CPU milliseconds of an import from function and layer, with further variables."""
+    command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(bundle[0]), str(bundle[1] / "python")]
     done = subprocess.run(  # noqa: S603  # our own program
         command,
         # Nothing listens there, so the connections end at once; the authorities are loaded.
@@ -59,7 +59,7 @@ def main() -> int:
             shutil.copytree(bundle, copy, ignore=shutil.ignore_patterns(bundles.COMPILED))
         heads = {"HEAD_MODE": "first", "HEAD_BUCKET": "data"}
         turns = [
-            (import_ms(*compiled), import_ms(*sources), import_ms(*compiled, **heads)) for _ in range(TURNS)
+            (import_ms(compiled), import_ms(sources), import_ms(compiled, **heads)) for _ in range(TURNS)
         ]
     print("| compiled, ms | sources, ms | ratio | with heads |\n|---:|---:|---:|---:|")
     medians = [statistics.median(values) for values in zip(*turns, strict=True)]
