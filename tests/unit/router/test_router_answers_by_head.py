@@ -32,6 +32,8 @@ from tests.unit.router.scenes import (
 )
 
 LIVE = "aaaaaaaaaaaa"
+# A busy machine has the time that it needs.
+UNHURRIED = {"time_budget_ms": 60_000, "batch_time_budget_ms": 60_000}
 SURE, UNSURE = "engine roaring two", "which invoice did we pay in may"
 LONG = f"{SURE} {'and again ' * 20}"
 DOWN = {STUDENT: client_error("ServiceUnavailableException", 503), BASE_MODEL: client_error("AccessDenied")}
@@ -53,7 +55,7 @@ def make(bench: MakeBench, files: tuple[ObjectStore, list[HeadFile]]) -> Callabl
 
     def create(bedrock: BedrockDouble, *, head_off: bool = False, **variables: Any) -> Bench:
         route = Route(3, (Share(LIVE, STUDENT, 1.0, head=names[0]),), head_off=head_off)
-        made = bench(bedrock, TableDouble(route), store, **variables)
+        made = bench(bedrock, TableDouble(route), store, **{**UNHURRIED, **variables})
         made.ask("to load the head")
         settle()
         made.bedrock.calls.clear()
@@ -164,7 +166,7 @@ def test_without_a_loaded_head_static_weights_are_the_last_resort(
     store, names = files
     for head in (None, HeadFile("nowhere", names[0].sha256)):
         route = Route(3, (Share(LIVE, STUDENT, 1.0, head=head),))
-        made = bench(healthy(**DOWN), TableDouble(route), store, head_mode="first")
+        made = bench(healthy(**DOWN), TableDouble(route), store, head_mode="first", **UNHURRIED)
         for _ in range(3):
             answer = made.ask(SURE)
             settle()
@@ -189,7 +191,7 @@ def test_route_that_turns_the_head_off_leaves_all_as_without_one(
     found = []
     for head_off, storage in ((True, store), (False, None)):
         route = Route(3, (Share(LIVE, STUDENT, 1.0, head=names[0]),), head_off=head_off)
-        made = bench(healthy(), TableDouble(route), storage, head_mode=mode)
+        made = bench(healthy(), TableDouble(route), storage, head_mode=mode, **UNHURRIED)
         answers: list[dict[str, Any]] = []
         for query in (SURE, UNSURE, LONG):
             for says in (STUDENT_SAYS, None, client_error("ThrottlingException", 429)):
@@ -266,6 +268,7 @@ def test_share_of_sure_queries_is_explored(bench: MakeBench, share: float, least
             head_mode="first",
             explore_share=share,
             quota_requests_per_minute=1_000_000,
+            **UNHURRIED,
         )
         made.ask("to load")
         settle()
@@ -340,7 +343,7 @@ def test_answer_by_a_former_route_is_not_kept_for_the_next(bench: MakeBench) -> 
             return super().converse(**request)
 
     bedrock = Slow(**{STUDENT: STUDENT_SAYS, CANDIDATE: "0 0 100 0", BASE_MODEL: BASE_SAYS})
-    made = bench(bedrock, TableDouble(Route(3, (Share(LIVE, STUDENT, 1.0),))), time_budget_ms=20_000)
+    made = bench(bedrock, TableDouble(Route(3, (Share(LIVE, STUDENT, 1.0),))), **UNHURRIED)
     with ThreadPoolExecutor(1) as pool:
         former = pool.submit(made.ask)
         assert began.wait(10)
@@ -396,6 +399,7 @@ def test_no_query_is_answered_by_another_releases_head(bench: MakeBench, task: T
             head_mode="first",
             route_seconds=0.01,
             quota_requests_per_minute=10_000_000,
+            **UNHURRIED,
         )
 
         def change() -> None:
@@ -435,7 +439,7 @@ def test_head_of_the_release_that_is_chosen_answers(
 ) -> None:
     """Of a candidate while its share counts, then of the live release."""
     store, (live, candidate, _) = files
-    made = bench(healthy(), TableDouble(), store, head_mode="first")
+    made = bench(healthy(), TableDouble(), store, head_mode="first", **UNHURRIED)
     end = int(made.clock.time) + 20
     shares = (
         Share(LIVE, STUDENT, 1.0, head=live),
@@ -471,6 +475,6 @@ def test_first_query_does_not_wait_for_the_head(
     made = bench(healthy(), TableDouble(Route(3, (Share(LIVE, STUDENT, 1.0, head=names[0]),))), store)
     began = time.monotonic()
     assert made.ask(SURE)["source"] == "distilled"
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     hold.set()
     settle()

@@ -129,7 +129,7 @@ FAULTS: dict[str, tuple[Send, str]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault_costs_the_head_until_it_is_over(make: Callable[..., World], fault: str) -> None:
     """One line in the log, no second read within a minute, and the other release keeps its head."""
-    world = make(seconds=0.5)
+    world = make(seconds=1.5)
     send, problem = FAULTS[fault]
     world.store.sends[world.files[0].key] = send
     route = route_of(*world.files)
