@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import plots
+from evaluation.head_section import head_section
 from evaluation.markup import NO_ROWS, code, definitions, scrolled, table
 from evaluation.wording import UNITS, UNKNOWN, estimate, figure, interval, is_known, is_number, text
 
@@ -50,6 +51,7 @@ def page(report: Report) -> str:
         _plots,
         _parts,
         _slices,
+        lambda report: head_section(report.get("head")),
         _worst,
         _identity,
     )

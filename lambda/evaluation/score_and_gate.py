@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from statistics import pstdev
 from typing import Any
 
+from distilled_router.aws.errors import ReplacedError
+from distilled_router.aws.objects import Folder
 from distilled_router.aws.state_machine import StageResult, done, failed, not_in_progress
 from distilled_router.data.balance import imbalances
 from distilled_router.release.gate import Gate
@@ -31,6 +33,7 @@ from evaluation.gate import (
 )
 from evaluation.grade_answers import kept_grades
 from evaluation.grades import Grades
+from evaluation.head_report import HEAD
 from evaluation.intervals import BOUNDS, Estimate, mean_of_means, means
 from evaluation.label_groups import NONE, by_group
 from evaluation.metrics import BALANCED, Answer, Question, distances, shown
@@ -65,6 +68,8 @@ def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResul
     found["warnings"] = list(
         dict.fromkeys([*_warnings(scored, evaluation), *plan.get("warnings", ()), *lost])
     )
+    if head := _head(folder, release):
+        found["head"] = head
     folder.write("report.json", found)
     folder.write_page("report.html", page(found))
     result, scores = told(found)
@@ -87,6 +92,18 @@ def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResul
             "continues to serve. To go back to the release before it: make rollback."
         )
     return {**result, "message": message}
+
+
+def _head(folder: Folder, release: Release) -> Mapping[str, Any] | None:
+    """Return what TrainHead reports, which decides nothing; None if no head was to be trained.
+
+    An earlier life of the stack may have left a report with another seal.
+    """
+    try:
+        found: Mapping[str, Any] | None = folder.read(HEAD)
+    except ReplacedError as error:
+        return {"problem": str(error)} if release.head else None
+    return found
 
 
 def _scored(

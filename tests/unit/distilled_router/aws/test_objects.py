@@ -73,6 +73,21 @@ def test_sealed_files_are_read_back(s3: MemoryS3) -> None:
 
 
 @pytest.mark.parametrize("seal", [SEAL, None])
+def test_bytes_are_read_back_as_they_were_written(s3: MemoryS3, seal: Seal | None) -> None:
+    content = bytes(range(256))
+    assert folder(s3, seal).read_bytes("state.bin") is None
+    assert folder(s3, seal).write_bytes("state.bin", content) == hashlib.sha256(content).hexdigest()
+    assert folder(s3, seal).read_bytes("state.bin") == content
+
+
+def test_replaced_bytes_are_not_used(s3: MemoryS3) -> None:
+    folder(s3).write_bytes("state.bin", b"ours")
+    s3.put_object(Bucket="data", Key="releases/a-1/state.bin", Body=b"theirs")
+    with pytest.raises(ReplacedError, match="was replaced"):
+        folder(s3).read_bytes("state.bin")
+
+
+@pytest.mark.parametrize("seal", [SEAL, None])
 def test_hash_of_written_rows_is_that_of_the_object(s3: MemoryS3, seal: Seal | None) -> None:
     told = folder(s3, seal).write_rows("rows.jsonl", [{"id": 1}])
     assert told == hashlib.sha256(s3.objects["data", "releases/a-1/rows.jsonl"]).hexdigest()
