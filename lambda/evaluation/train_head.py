@@ -175,7 +175,7 @@ class _Step:
         """Say in the attempt's folder why there is no head. A head that was trained meanwhile stays."""
         try:
             if not self._kept():
-                self._folder.write(HEAD, {"life": self.release.life, "problem": problem})
+                self._folder.write(HEAD, {"problem": problem})
         except Exception as error:
             logger.warning("head.json not written", error=_unknown(error))
         return done(_without(problem))
@@ -183,10 +183,9 @@ class _Step:
     def _kept(self) -> Mapping[str, Any] | None:
         """Return the head.json of this attempt. One of an earlier life of the stack has another seal."""
         try:
-            found = self._folder.read(HEAD)
+            return cast("Mapping[str, Any] | None", self._folder.read(HEAD))
         except ReplacedError:
             return None
-        return cast("Mapping[str, Any]", found) if found and found["life"] == self.release.life else None
 
     def _rows(self) -> _Rows:
         """Return what the head learns from."""
@@ -242,7 +241,6 @@ class _Step:
             return not_in_progress(release.digest)
         sha256 = folder.write_bytes(HEAD_FILE, content)
         report = {
-            "life": release.life,
             "release": release.digest,
             "attempt": release.attempt,
             "key": f"{folder.prefix}{HEAD_FILE}",

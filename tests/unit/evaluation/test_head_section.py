@@ -135,7 +135,7 @@ def test_without_a_price_or_a_latency_the_savings_are_unknown() -> None:
 
 
 def test_a_problem_is_told_instead() -> None:
-    source = head_section({"problem": f"no rows {HOSTILE}", "life": "x"})
+    source = head_section({"problem": f"no rows {HOSTILE}"})
     assert "There is no classification head: no rows &lt;/svg&gt;" in source
     assert "<h3>" not in source
 
@@ -162,7 +162,7 @@ def test_without_answers_of_the_candidate_it_says_so() -> None:
 
 def emptied(found: dict[str, Any]) -> None:
     found.clear()
-    found["life"] = "x"
+    found["key"] = "x"
 
 
 def nulls(found: dict[str, Any]) -> None:
