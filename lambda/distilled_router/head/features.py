@@ -18,7 +18,7 @@ _NGRAMS = (3, 4)
 # First values of the hashes, so that a word, a pair and an n-gram of the same letters are different features.
 _WORD, _PAIR, _FLAG, _FIRST, _LAST = range(1, 6)
 _WORDS = re.compile(r"\w+")
-_QUOTED = re.compile("[\"\u201c\u201d\u201e\u00ab\u00bb]|'\\w[^']*\\w'")
+_QUOTES = '"\u201c\u201d\u201e\u00ab\u00bb'
 _LENGTHS = (2, 4, 8, 16, 32)
 
 
@@ -28,7 +28,7 @@ def features(query: str) -> list[int]:
     They depend on no hash seed and no state. Only the first MOST_CHARACTERS characters count.
     """
     raw = query[:MOST_CHARACTERS]
-    text = raw.lower() if raw.isascii() else unicodedata.normalize("NFKC", raw).casefold()[:MOST_CHARACTERS]
+    text = raw.lower() if raw.isascii() else _plain(raw)
     words = _WORDS.findall(text)
     hashes = [crc32(flag, _FLAG) for flag in _flags(raw, text, len(words))]
     encoded = [word.encode() for word in words]
@@ -39,6 +39,13 @@ def features(query: str) -> list[int]:
         hashes += [*(crc32(each, _FIRST) for each in first), crc32(encoded[-1], _LAST)]
     hashes += _ngrams(b" " + b" ".join(encoded) + b" ")
     return list(dict.fromkeys([each % BUCKETS for each in hashes]))
+
+
+def _plain(raw: str) -> str:
+    """Return a text in the form in which equal letters are the same characters, cut off again."""
+    # One character can become eighteen.
+    form = unicodedata.normalize("NFKC", raw)[:MOST_CHARACTERS]
+    return form.casefold()[:MOST_CHARACTERS]
 
 
 def _ngrams(text: bytes) -> list[int]:
@@ -59,7 +66,7 @@ def _flags(raw: str, text: str, words: int) -> list[bytes]:
     found = [b"any", b"words %d" % sum(words > most for most in _LENGTHS)]
     if any(map(str.isdigit, text)):
         found.append(b"digit")
-    if _QUOTED.search(raw):
+    if any(quote in raw for quote in _QUOTES):
         found.append(b"quoted")
     if "?" in raw:
         found.append(b"question")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
-from operator import add
-from typing import Self
+from typing import NamedTuple, Self
 
 from distilled_router.head.artifact import HeadError, Trained, read
 from distilled_router.head.categories import distances
@@ -19,7 +17,7 @@ LONGER = 1.5
 """A query that is so many times as long as the longest trained one is left to the model."""
 DEFER_RISK = 0.25
 """What deferring adds to the risk, times its probability: the error of an answer without knowledge."""
-MOST_RISK = 0.06
+MOST_RISK = 0.05
 """No threshold is larger. Above it, a head accepts many texts that are no search, and injections, even where
 the hold-out set, which has neither, allows a larger one."""
 
@@ -27,8 +25,7 @@ the hold-out set, which has neither, allows a larger one."""
 _MOST_ADDED = 256
 
 
-@dataclass(frozen=True, slots=True)
-class HeadAnswer:
+class HeadAnswer(NamedTuple):
     """A head's answer.
 
     Attributes:
@@ -44,7 +41,7 @@ class HeadAnswer:
 
 
 class Head:
-    """A classification head. Immutable, so threads may share it.
+    """A classification head. Threads may share it.
 
     Example:
         >>> head = Head.read(content, task.labels)
@@ -55,13 +52,10 @@ class Head:
     def __init__(self, trained: Trained, threshold: float | None) -> None:
         self.threshold = threshold
         self.trained = trained
-        self._columns = trained.columns
         self._longest = int(LONGER * trained.longest)
         self._answers = [dict(zip(trained.labels, each, strict=True)) for each in trained.categories]
         self._apart = distances(trained.categories)
-        halves = (self._columns + 1) // 2
-        self._lanes = int.from_bytes(b"\xff\x00" * halves, "little")
-        self._halves = struct.Struct(f"<{halves}H")
+        self._table = _Table(trained.rows, trained.columns)
 
     @classmethod
     def read(cls, content: bytes, labels: tuple[str, ...]) -> Self:
@@ -102,18 +96,38 @@ class Head:
         whole = math.fsum(powers)
         return [power / whole for power in powers]
 
-    def _sums(self, found: Sequence[int]) -> list[int]:
+    def _sums(self, found: Sequence[int]) -> Sequence[int]:
         """Return the sum of the features' rows, by column; a constant is added to all columns."""
-        rows, columns, lanes = self.trained.rows, self._columns, self._lanes
-        sums = [0] * columns
-        for start in range(0, len(found), _MOST_ADDED):
-            even = odd = 0
-            for feature in found[start : start + _MOST_ADDED]:
-                row = int.from_bytes(rows[feature * columns : (feature + 1) * columns], "little")
-                even += row & lanes
-                odd += row >> 8 & lanes
-            for first, total in enumerate((even, odd)):
-                sums[first::2] = map(
-                    add, sums[first::2], self._halves.unpack(total.to_bytes(self._halves.size, "little"))
-                )
+        groups = (found[start : start + _MOST_ADDED] for start in range(0, len(found), _MOST_ADDED))
+        sums = [self._table.added(group) for group in groups]
+        return sums[0] if len(sums) == 1 else [sum(column) for column in zip(*sums, strict=True)]
+
+
+class _Table(dict[int, int]):
+    """The rows of the features that queries had so far, as integers with a lane of 16 bits for each column.
+
+    One addition of integers then adds all columns. Columns with even numbers come first, then the others.
+    """
+
+    def __init__(self, rows: bytes, columns: int) -> None:
+        super().__init__()
+        self._rows, self._columns = rows, columns
+        halves = (columns + 1) // 2
+        self._lanes = int.from_bytes(b"\xff\x00" * halves, "little")
+        self._half = 16 * halves
+        self._numbers = struct.Struct(f"<{2 * halves}H")
+
+    def __missing__(self, feature: int) -> int:
+        start = feature * self._columns
+        row = int.from_bytes(self._rows[start : start + self._columns], "little")
+        found = self[feature] = row & self._lanes | (row >> 8 & self._lanes) << self._half
+        return found
+
+    def added(self, found: Sequence[int]) -> list[int]:
+        """Return the sum of at most _MOST_ADDED rows, by column."""
+        whole = sum(map(self.__getitem__, found))
+        numbers = self._numbers.unpack(whole.to_bytes(self._numbers.size, "little"))
+        sums = [0] * self._columns
+        halves = len(numbers) // 2
+        sums[::2], sums[1::2] = numbers[:halves], numbers[halves : halves + self._columns // 2]
         return sums

@@ -26,5 +26,5 @@ def small(task: Task) -> artifact.Trained:
 
 @pytest.fixture(scope="session")
 def content(small: artifact.Trained) -> bytes:
-    """Return the file of a head with the threshold 0.05."""
-    return artifact.write(small, threshold=0.05, about={"release": "0123456789ab"})
+    """Return the file of a head with the threshold 0.03."""
+    return artifact.write(small, threshold=0.03, about={"release": "0123456789ab"})

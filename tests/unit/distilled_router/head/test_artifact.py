@@ -31,10 +31,10 @@ def test_a_read_head_is_the_written_one(content: bytes, small: Trained, task: Ta
 
     assert (found.rows, found.categories, found.scale, threshold) == (
         *(small.rows, small.categories, small.scale),
-        0.05,
+        0.03,
     )
     assert found.about["release"] == "0123456789ab"
-    assert artifact.write(found, threshold=0.05, about={}) == content
+    assert artifact.write(found, threshold=0.03, about={}) == content
 
 
 def test_the_file_has_no_text_of_a_query(content: bytes, task: Task) -> None:

@@ -53,8 +53,8 @@ def test_threshold_decides_what_is_accepted(small: Trained, head: Head) -> None:
     def answer(risk: float) -> HeadAnswer:
         return HeadAnswer({}, risk, 0)
 
-    assert head.accepts(answer(0.05))
-    assert not head.accepts(answer(0.0501))
+    assert head.accepts(answer(0.03))
+    assert not head.accepts(answer(0.0301))
     assert not Head(small, None).accepts(answer(0.0))
     assert Head(small, 0.5).accepts(answer(MOST_RISK))
     assert not Head(small, 0.5).accepts(answer(MOST_RISK + 1e-6))
