@@ -1,6 +1,7 @@
 """How often a rollout takes a release back: a simulation with the project's own canary analysis.
 
     python -m benchmarks.rollout
+    python -m benchmarks.rollout 600 head   # 600 rollouts, and only the tables with this word in their title
 
 Settings are those of `environments/prod.toml`. CloudWatch, the models and the hold-out set are simulated
 (`benchmarks.rollout_world`): what the routers count for each round goes through `RouterMetrics`, what the
@@ -21,6 +22,7 @@ import stacks  # noqa: F401  # puts lambda/ on the import path
 from benchmarks.rollout_world import (
     EQUAL,
     RATES,
+    Heads,
     Quality,
     Requests,
     Rows,
@@ -120,7 +122,7 @@ class Simulated:
             Requests(
                 self._late_part(now.left, then.left),
                 self._late_part(now.explored, then.explored),
-                self._late_number(now.by_head - then.by_head),
+                self._late_number(now.by_head - then.by_head) if now.by_head else 0,
             )
             for now, then in zip(self._found, before, strict=True)
         ]
@@ -130,9 +132,10 @@ class Simulated:
         return self._chance.binomialvariate(number, LATE)
 
     def _late_part(self, now: Sample, then: Sample) -> Sample:
-        queries = self._late_number(now.queries - then.queries)
+        if now.queries == 0:
+            return Sample()
         failed = {rate: self._late_number(now.bad[rate] - then.bad[rate]) for rate in RATES}
-        return Sample(max(queries, *failed.values()), failed)
+        return Sample(max(self._late_number(now.queries - then.queries), *failed.values()), failed)
 
     def get_metric_statistics(self, **wanted: Any) -> dict[str, Any]:
         """Return what CloudWatch would."""
@@ -333,14 +336,59 @@ def tables() -> Iterator[Table]:
         },
         early=False,
     )
+    yield from head_tables()
     others = {name: [case] for name, case in OTHERS.items()}
     yield Table("Others, at 400 requests a step:", ["", "before the last step", "at all"], others)
 
 
+def head_tables() -> Iterator[Table]:
+    """Yield the tables of releases whose head answers first. It answers the easiest queries."""
+    pairs = {"none": (0.0, 0.0), "60 %, none": (0.6, 0.0), "none, 60 %": (0.0, 0.6), "60 % both": (0.6, 0.6)}
+    pairs["90 % both"] = (0.9, 0.9)
+    kinds = (
+        Traffic(requests=400),
+        Traffic(requests=2_000),
+        Traffic(requests=10_000),
+        zipf(400, 10),
+        zipf(2_000, 10),
+    )
+    yield Table(
+        "Equal release, all failures among the hardest 40 % of the queries, rolled back; by what the head of "
+        "candidate and live release answers:",
+        ["", "400", "2,000", "10,000", "400, Zipf", "2,000, Zipf"],
+        {
+            name: [
+                Case(traffic=replace(kind, heads=Heads(candidate=mine, live=theirs, hard=0.4)))
+                for kind in kinds
+            ]
+            for name, (mine, theirs) in pairs.items()
+        },
+        early=False,
+    )
+    requests = (400, 2_000, 10_000)
+    yield Table(
+        "Invalid output 5 %, rolled back; by what the heads of both releases answer:",
+        ["", "with probes, 400", *(f"requests alone, {number:,}" for number in requests)],
+        {
+            f"{first:.0%}": [
+                Case(
+                    candidate=Quality(invalid=0.05),
+                    traffic=Traffic(requests=number, heads=Heads(candidate=first, live=first)),
+                    sound_probes=alone,
+                )
+                for number, alone in ((400, False), *((number, True) for number in requests))
+            ]
+            for first in (0.0, 0.5, 0.9)
+        },
+        early=False,
+    )
+
+
 def main() -> int:
-    """Print all tables."""
+    """Print all tables, or those with a word in their title."""
     rollouts = int(sys.argv[1]) if len(sys.argv) > 1 else ROLLOUTS
-    shown = list(tables())
+    word = sys.argv[2] if len(sys.argv) > 2 else ""
+    shown = [table for table in tables() if word in table.title]
     cases = [case for table in shown for row in table.rows.values() for case in row]
     with ProcessPoolExecutor() as pool:
         found = iter(pool.map(simulate, cases, repeat(rollouts)))

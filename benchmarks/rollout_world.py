@@ -93,7 +93,8 @@ class Traffic:
     zipf: bool = False
     replaced: float = 0.0
     frequent: int = 0
-    heads: Heads = NO_HEADS
+    # Not in the text, which gives the seed: all heads get the same traffic.
+    heads: Heads = field(default=NO_HEADS, repr=False)
 
 
 @dataclass
@@ -166,8 +167,8 @@ class Unlike:
         rates = quality.rates
         fallbacks = self._chance.binomialvariate(queries, min(rates["fallback_rate"] * times, 1.0))
         part = rates["invalid_output_rate"] / (rates["fallback_rate"] or 1.0)
-        invalid = self._chance.binomialvariate(fallbacks, part)
         errors = self._chance.binomialvariate(queries, rates["error_rate"])
+        invalid = self._chance.binomialvariate(fallbacks, part)
         return dict(zip(RATES, (errors, fallbacks, invalid), strict=True))
 
 
@@ -177,9 +178,10 @@ class Zipf:
     def __init__(self, chance: random.Random, traffic: Traffic, of: Sequence[Quality]) -> None:
         self._chance, self._traffic = chance, traffic
         heads = traffic.heads
-        self._bad = [bad(chance, quality, QUERIES, heads.hard) for quality in of]
-        # Numbers of the queries from easy to hard, which `bad` has in the same order.
-        self._easy = [set(_by_ease()[: round(QUERIES * first)]) for first in (heads.candidate, heads.live)]
+        by_ease = range(QUERIES) if heads == NO_HEADS else chance.sample(range(QUERIES), QUERIES)
+        hardest = by_ease[round(QUERIES * (1 - heads.hard)) :]
+        self._bad = [bad(chance, quality, QUERIES, hardest) for quality in of]
+        self._easy = [set(by_ease[: round(QUERIES * first)]) for first in (heads.candidate, heads.live)]
         self._bad[0]["fallback_rate"] |= set(range(traffic.frequent))
         self._seen: list[list[set[int]]] = [[set() for _ in range(traffic.processes)] for _ in of]
         self._again: list[list[set[int]]] = [[set() for _ in range(traffic.processes)] for _ in of]
@@ -236,15 +238,16 @@ class Zipf:
             requests.head_answers += number - asked
 
 
-def bad(chance: random.Random, quality: Quality, size: int, hard: float = 1.0) -> dict[str, set[int]]:
+def bad(
+    chance: random.Random, quality: Quality, size: int, hardest: Sequence[int] | None = None
+) -> dict[str, set[int]]:
     """Return the numbers of those, of `size`, to which a release gives no good answer, by rate.
 
-    Fallbacks are among the hardest queries only, a share `hard` of all.
+    All fallbacks are among the hardest.
     """
     rates = quality.rates
-    fallbacks = chance.sample(range(size), chance.binomialvariate(size, rates["fallback_rate"]))
-    if hard < 1:
-        fallbacks = chance.sample(_by_ease()[round(size * (1 - hard)) :], len(fallbacks))
+    number = chance.binomialvariate(size, rates["fallback_rate"])
+    fallbacks = chance.sample(hardest or range(size), number)
     part = rates["invalid_output_rate"] / (rates["fallback_rate"] or 1.0)
     errors = chance.sample(range(size), chance.binomialvariate(size, rates["error_rate"]))
     invalid = fallbacks[: chance.binomialvariate(len(fallbacks), part)]
@@ -255,11 +258,6 @@ def bad(chance: random.Random, quality: Quality, size: int, hard: float = 1.0) -
 def _pool() -> Sequence[int]:
     weights = list(accumulate(1 / (rank + 1) for rank in range(QUERIES)))
     return random.Random(1).choices(range(QUERIES), cum_weights=weights, k=_POOL)  # noqa: S311
-
-
-@cache
-def _by_ease() -> Sequence[int]:
-    return random.Random(4).sample(range(QUERIES), QUERIES)  # noqa: S311
 
 
 @cache

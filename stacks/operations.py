@@ -119,6 +119,8 @@ class OperationsStack(cdk.Stack):
             "throughput is billed but not routed: committed or left on purpose; see docs/runbook.md",
         )
         self._spending_alarms()
+        if not self._settings.head.is_off:
+            self._head_alarm()
         messages = undelivered.metric_approximate_number_of_messages_visible(
             statistic="Maximum", period=PERIOD
         )
@@ -134,6 +136,13 @@ class OperationsStack(cdk.Stack):
         ):
             metric = self.metric(name, "Sum", HOUR)
             self._alarm_on(metric, name, threshold, 1, f"{meaning}; see docs/runbook.md")
+
+    def _head_alarm(self) -> None:
+        """Tell that the head answers otherwise than the model, by the hour: few queries are explored."""
+        meaning = "the classification head's answers differ from the distilled model's; see docs/runbook.md"
+        metric = self.metric("HeadDifference", "Average", HOUR)
+        limit, periods = self._settings.head.maximum_difference, self._settings.alarms.evaluation_periods
+        self._alarm_on(metric, "HeadDifference", limit, periods, meaning)
 
     def _let_alarms_publish(self) -> None:
         """Allow the alarms to publish to the topic.
@@ -205,6 +214,11 @@ class OperationsStack(cdk.Stack):
             "Invalid outputs and errors": all_of("InvalidOutput", "RouterErrors", "RouteErrors", as_=rate),
             "Cache hits": all_of("CacheHits", as_=rate),
         }
+        if not self._settings.head.is_off:
+            yield {
+                "Answers by the classification head": all_of("HeadAnswers", as_=rate),
+                "Difference between head and distilled model": all_of("HeadDifference", as_=rate),
+            }
         yield {
             "Tokens": all_of("InputTokens", "OutputTokens"),
             "Cost of the tokens, USD": all_of("CostUsd"),

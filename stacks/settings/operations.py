@@ -108,7 +108,7 @@ class Alarms(Props):
         ge=1,
         le=24,
         description="Consecutive periods of 5 minutes above the threshold before the alarm is raised. The "
-        "hourly alarms CostUsd and Requests need one hour.",
+        "hourly alarms CostUsd and Requests need one hour, and HeadDifference so many consecutive hours.",
     )
     emails: Emails = Field(
         default_factory=list,

@@ -16,7 +16,7 @@ from aws_cdk import aws_sqs as sqs
 from distilled_router.bedrock.naming import OWNER_TAG
 from distilled_router.env import METRICS_NAMESPACE
 from stacks.operations import OperationsStack, budget_name
-from stacks.settings import PROJECT, load
+from stacks.settings import PROJECT, Settings, load
 from tests.stacks.assembly import Assembly
 
 CODE = "".join(path.read_text(encoding="utf-8") for path in sorted((PROJECT / "lambda").rglob("*.py")))
@@ -46,6 +46,7 @@ def test_alarms_are_on_plain_metrics_that_functions_emit(assembly: Assembly) -> 
         "FailedReleases",
         "StalledJobs",
         "UnroutedThroughput",
+        "HeadDifference",
     }
     for alarm in alarms:
         properties = alarm.properties
@@ -122,6 +123,34 @@ def test_expensive_hour_raises_an_alarm(assembly: Assembly, metric: str, setting
     assert (alarm["Statistic"], alarm["Period"], alarm["EvaluationPeriods"]) == ("Sum", 3600, 1)
     assert alarm["Threshold"] == getattr(assembly.settings.alarms, setting) > 0
     assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
+
+
+def operations(settings: Settings) -> OperationsStack:
+    """Return a stack with these settings."""
+    app = cdk.App()
+    env = cdk.Environment(account=settings.account, region=settings.region)
+    inputs = cdk.Stack(app, "inputs", env=env)
+    topic, queue = sns.Topic(inputs, "Topic"), sqs.Queue(inputs, "Queue")
+    return OperationsStack(app, "operations", settings=settings, topic=topic, undelivered=queue, env=env)
+
+
+@pytest.mark.parametrize(("mode", "number"), [("off", 0), ("last_resort", 1), ("first", 1)])
+def test_alarm_and_graphs_of_the_head_unless_it_is_off(mode: str, number: int) -> None:
+    prod = load("prod")
+    head = prod.head.model_copy(update={"mode": mode, "maximum_difference": 0.07})
+    template = assertions.Template.from_stack(operations(prod.model_copy(update={"head": head})))
+    alarm = {
+        "MetricName": "HeadDifference",
+        "Statistic": "Average",
+        "Period": 3600,
+        "EvaluationPeriods": prod.alarms.evaluation_periods,
+        "Threshold": 0.07,
+        "ComparisonOperator": "GreaterThanThreshold",
+        "TreatMissingData": "notBreaching",
+    }
+    template.resource_properties_count_is("AWS::CloudWatch::Alarm", alarm, number)
+    body = json.dumps(template.find_resources("AWS::CloudWatch::Dashboard"))
+    assert [body.count(name) for name in ("HeadAnswers", "HeadDifference")] == [number, number]
 
 
 # CloudWatch user guide, search expressions: namespace and dimensions in braces, then what they must be.
@@ -211,16 +240,7 @@ def test_models_that_the_bedrock_budget_does_not_count_are_told(
 ) -> None:
     settings = load("prod")
     changed = getattr(settings, section).model_copy(update={name: model})
-    app = cdk.App()
-    inputs = cdk.Stack(app, "inputs", env=cdk.Environment(account=settings.account, region=settings.region))
-    stack = OperationsStack(
-        app,
-        "operations",
-        settings=settings.model_copy(update={section: changed}),
-        topic=sns.Topic(inputs, "Topic"),
-        undelivered=sqs.Queue(inputs, "Queue"),
-        env=cdk.Environment(account=settings.account, region=settings.region),
-    )
+    stack = operations(settings.model_copy(update={section: changed}))
     told = assertions.Annotations.from_stack(stack).find_warning("*", assertions.Match.any_value())
     assert any(f"{section}.{name} {model}" in str(each.entry.data) for each in told) is is_told
 

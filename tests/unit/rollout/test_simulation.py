@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.rollout import Case, simulate
-from benchmarks.rollout_world import Quality, Traffic
+from benchmarks.rollout_world import Heads, Quality, Traffic
 
 ROLLOUTS = 100
 
@@ -56,6 +58,22 @@ def test_release_that_is_bad_in_requests_only_is_found() -> None:
 
 def test_release_whose_answers_got_worse_is_found() -> None:
     assert simulate(Case(candidate=Quality(loss=0.15)), ROLLOUTS).early >= 0.95
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [(0.6, 0.0), (0.0, 0.6), (0.6, 0.6), (0.9, 0.9)])
+def test_equal_release_with_another_head_is_seldom_rolled_back(mine: float, theirs: float) -> None:
+    """All failures are among the hardest queries, which the head leaves to the model."""
+    traffic = Traffic(requests=2_000, heads=Heads(candidate=mine, live=theirs, hard=0.4))
+    assert simulate(Case(traffic=traffic), ROLLOUTS).back <= 7 / ROLLOUTS
+
+
+@pytest.mark.parametrize("first", [0.5, 0.9])
+def test_head_hides_no_bad_model(first: float) -> None:
+    traffic = Traffic(requests=400, heads=Heads(candidate=first))
+    case = Case(candidate=Quality(invalid=0.05), traffic=traffic)
+    assert simulate(case, ROLLOUTS).early >= 0.95
+    more = replace(traffic, requests=10_000)
+    assert simulate(replace(case, traffic=more, sound_probes=True), ROLLOUTS).back >= 0.95
 
 
 def test_simulation_is_repeatable() -> None:
