@@ -216,6 +216,7 @@ class Router:
         sure = self._sure(one)
         if sure and jitter(0.0, 1.0) >= self._env.explore_share:
             return self._keep(one, HEAD, sure, self._env.cache_seconds)
+        trace.explored = sure is not None
         if student := self._asked(one, DISTILLED):
             trace.difference = _difference(sure, student) if sure else None
             return self._keep(one, DISTILLED, student, self._env.cache_seconds)
