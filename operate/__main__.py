@@ -31,7 +31,7 @@ COMMANDS = {
     "head-on": "switch classification heads on again",
     "cost": "estimate what an environment costs, without access to AWS",
     "dataset-check": "check a file of training rows or of raw queries",
-    "head": "train a classification head on this machine, or let one answer",
+    "head": "train a classification head here, or let one answer",
     "execution-policy": "write the policies that CloudFormation needs",
 }
 USAGE_ERROR = 2

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +29,7 @@ from distilled_router.task.task import Task, default_folder
 from evaluation.head_report import HEAD, Margins, Tested
 from evaluation.metrics import Answer, Question
 from evaluation.questions import questions
+from operate.console import console
 from operate.errors import OperateError, drop_output
 from operate.printing import err, out
 
@@ -191,13 +191,12 @@ def told(report: dict[str, Any], folder: Path) -> Iterator[str]:
 
 
 def _trained(rows: list[Labelled], task: Task, folder: Path | None) -> artifact.Trained:
-    """Return the trained head. Progress goes to standard error if that is a terminal."""
+    """Return the trained head, with progress on a terminal."""
     try:
         training = Training.start(rows, negatives(folder or default_folder()), task)
     except NoLabelsError as error:
         raise OperateError(f"{error}.") from error
-    shows = sys.stderr.isatty()
-    passes = 0
+    shows, passes = console().is_terminal, 0
     while not training.is_finished:
         training.run_pass()
         passes += 1

@@ -58,7 +58,7 @@ WAITERS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 # Wildcards within a resource: ids chosen by Bedrock, Step Functions and Lambda, and folders.
 WILDCARDS = re.compile(
     r"<Data\.Arn>/(datasets|jobs|labels/video-router-[a-z]+|releases/video-router-[a-z]+)/\*"
-    r"|<Data\.Arn>/releases/video-router-[a-z]+/\*/judge/\*"
+    r"|<Data\.Arn>/releases/video-router-[a-z]+/\*/(judge/\*|head\.bin)"
     r"|arn:aws:s3:::search-team-(data/queries/2026-11/|logs/bedrock/)\*"  # in variants
     r"|arn:aws:bedrock:us-east-1:\d{12}:(evaluation|model-invocation)-job/\*"
     r"|arn:aws:bedrock:us-east-1:\d{12}:(custom-model|model-customization-job)/(amazon\.nova-micro-v1:0:128k/)?\*"

@@ -13,7 +13,7 @@ from cdk_distilled_router.common.callers import MACHINE
 from cdk_distilled_router.common.functions import Function, use_task
 from cdk_distilled_router.common.hosting import Hosting
 from distilled_router.env import Env
-from distilled_router.task.task import FILES, Task
+from distilled_router.task.task import DEFER_FILE, FILES, Task
 from stacks.application import build
 from stacks.settings import ENVIRONMENTS, PROJECT, SettingsError
 
@@ -55,7 +55,7 @@ def test_functions_below_a_scope_get_its_task_and_all_others_the_projects(tmp_pa
     assert Task.load(first) == Task.load()
     assert Task.load(second) == Task.load(HELPDESK)
     # Data, grammar and settings of the example stay where they are.
-    assert {path.name for path in second.iterdir()} == set(FILES)
+    assert {path.name for path in second.iterdir()} == {*FILES, DEFER_FILE}
 
 
 def test_a_task_is_chosen_before_anything_is_declared() -> None:

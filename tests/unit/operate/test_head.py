@@ -71,7 +71,7 @@ def test_trained_head_answers_as_the_rows_taught(run: Run, tmp_path: Path) -> No
     head = Head.read((tmp_path / "made/head.bin").read_bytes(), TASK.labels)
     assert head.threshold == report["threshold"]
     (tmp_path / "queries.txt").write_text(
-        "see a sheep near the lake\n\nhear the sound of a sheep\r\n" + "long " * 400
+        "see a car near the road\n\nhear the sound of a sheep\r\n" + "long " * 400
     )
     status, lines, _ = run("score", "--head", "made/head.bin", "--queries", "queries.txt")
     assert status == 0

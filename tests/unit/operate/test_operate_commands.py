@@ -21,6 +21,7 @@ from operate import (
     diff,
     environment,
     execution_policy,
+    head,
     head_off,
     head_on,
     head_switch,
@@ -41,7 +42,7 @@ from stacks.settings import PROJECT, load
 MODULES: tuple[Command, ...] = (
     *(bootstrap, synth, diff, deploy, destroy),
     *(route, watch, releases, rollback, head_off, head_on),
-    *(cost, dataset_check, execution_policy),
+    *(cost, dataset_check, head, execution_policy),
 )
 
 

@@ -151,7 +151,8 @@ def loaded(layer: Path) -> dict[str, Any]:
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
-        **router_env().variables(),
+        # With a head, so that the router imports all that it may need.
+        **router_env(head_mode="first", head_bucket="data").variables(),
     }
     arguments = [str(layer), json.dumps(functions)]
     # -I and -S: no environment variables of Python's, no site-packages, no folder of ours.

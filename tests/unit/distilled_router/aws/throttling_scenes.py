@@ -290,6 +290,7 @@ def judged(play: Play) -> bool:
     """All of a judgement; the questions are answered."""
     assert play.stage("evaluation.prepare_evaluation", A)
     assert play.until("evaluation.ask_models", {"release": A, "shard": SHARD})
+    assert play.stage("evaluation.train_head", A)
     return play.stage("evaluation.grade_answers", A) and play.stage("evaluation.score_and_gate", A)
 
 
