@@ -158,11 +158,12 @@ class RequestMetrics(ReleaseMetrics):
 
     def estimate(self, rate: str) -> Estimate:
         """Return a rate among all queries of the release, also those that its head answered."""
-        if not self.has_head:
-            return super().estimate(rate)
         left, explored = self.of(rate), self.explored.get(rate, Count())
         easy = explored.of + self.by_head
         queries = left.of + easy
+        # CloudWatch may not have the values of each metric yet.
+        if not self.has_head or not queries:
+            return super().estimate(rate)
         part = self._independent(queries)
         return Estimate([(left.of / queries, left * part), (easy / queries, explored * part)])
 

@@ -87,6 +87,8 @@ SETTINGS = {
     "BASE_MODEL": "",
     "HOLDOUT_SHA256": "",
     "SLICE_QUERIES": "0",
+    "MARGIN_ERROR": "0.02",
+    "MARGIN_DOMINANT": "0.03",
     "OUTAGE_MINUTES": "60",
     "JUDGE": JUDGE,
     "JUDGE_ROLE_ARN": "arn:aws:iam::000000000000:role/judge",

@@ -22,7 +22,7 @@ from evaluation.score_and_gate import report_of, told
 from evaluation.scored import Scored
 from rollout.canary import Evidence, problems
 from rollout.evidence import WRONG, Probed
-from rollout.metrics import Count, ReleaseMetrics
+from rollout.metrics import Count, ReleaseMetrics, RequestMetrics
 from tests.unit.release_world import ANY, rollout
 
 TASK = Task.load()
@@ -131,11 +131,15 @@ def test_no_report_and_no_message_of_an_evaluation(
 
 
 COUNTS = st.builds(Count, st.sampled_from([0.0, 1.0, 20.0]), st.sampled_from([20.0])) | st.just(Count())
+RATES = st.dictionaries(
+    st.sampled_from(["error_rate", "fallback_rate", "invalid_output_rate", WRONG]), COUNTS
+)
+PROBES = st.builds(ReleaseMetrics, counts=RATES)
 METRICS = st.builds(
-    ReleaseMetrics,
-    counts=st.dictionaries(
-        st.sampled_from(["error_rate", "fallback_rate", "invalid_output_rate", WRONG]), COUNTS
-    ),
+    RequestMetrics,
+    counts=RATES,
+    explored=RATES,
+    by_head=st.sampled_from([0.0, 20.0]),
     processes=st.sampled_from([1.0, 3.0]),
     repeated=st.sampled_from([0.0, 5.0]),
     requests=COUNTS,
@@ -144,8 +148,8 @@ PROBED = st.builds(
     Probed,
     asked=st.sampled_from([0, 20, 60]),
     families=st.sampled_from([0, 7, 20]),
-    candidate=METRICS,
-    live=METRICS,
+    candidate=PROBES,
+    live=PROBES,
     lost=st.sampled_from([0, 20]),
     both=st.sampled_from([0, 20]),
 )
@@ -154,7 +158,7 @@ PROBED = st.builds(
 @settings(max_examples=150, deadline=None)
 @given(METRICS, st.none() | METRICS, PROBED, st.sampled_from([0.0, 0.1]))
 def test_no_reason_of_a_rollback(
-    candidate: ReleaseMetrics, live: ReleaseMetrics | None, probed: Probed, limit: float
+    candidate: RequestMetrics, live: RequestMetrics | None, probed: Probed, limit: float
 ) -> None:
     rates = ("maximum_error_rate", "maximum_fallback_rate", "maximum_invalid_output_rate")
     wanted = rollout(1.0, **dict.fromkeys(rates, limit))

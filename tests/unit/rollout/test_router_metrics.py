@@ -83,7 +83,7 @@ def test_no_traffic_is_worth_fewer_queries_than_it_is_taken_for(processes: int, 
     assert 0.5 * true <= metrics.effective("error_rate").of <= 1.05 * true
 
 
-def requests(left: Count, explored: Count, by_head: float, **more: float) -> RequestMetrics:
+def requests(left: Count, explored: Count, by_head: float, **more: Any) -> RequestMetrics:
     counts = ({"error_rate": left}, {"error_rate": explored})
     return RequestMetrics(counts[0], explored=counts[1], by_head=by_head, **more)
 
