@@ -95,7 +95,7 @@ def read(content: bytes, labels: tuple[str, ...]) -> tuple[Trained, float | None
     """
     if not len(_START) <= len(content) <= MOST_BYTES:
         raise HeadError(f"{len(content):,} bytes, expected at most {MOST_BYTES:,}")
-    rest = content[_HASH.stop :]
+    rest = memoryview(content)[_HASH.stop :]
     if not content.startswith(_START) or content[_HASH] != hashlib.sha256(rest).hexdigest().encode():
         raise HeadError("the SHA-256 in the first line is not that of the file: cut off, changed or no head")
     end = content.find(b"\n", 0, _MOST_LINE) + 1

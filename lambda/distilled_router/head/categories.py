@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 from math import fsum
-from operator import sub
+from operator import add, sub
 
 MOST_CATEGORIES = 63
 """With the category "defer", these are the 64 columns of a head."""
@@ -27,11 +28,15 @@ def distance(one: Sequence[float], other: Sequence[float]) -> float:
 
 def distances(vectors: Sequence[Vector]) -> list[list[float]]:
     """Return the distance of each vector from each."""
-    found = [[0.0] * len(vectors) for _ in vectors]
+    columns = list(zip(*vectors, strict=True))
+    found = []
     for place, one in enumerate(vectors):
-        for other in range(place):
-            found[place][other] = found[other][place] = distance(one, vectors[other])
-    return found
+        sums = [0.0] * place
+        for value, column in zip(one, columns, strict=True):
+            # `sums` is the shortest, so only the vectors before this one are compared.
+            sums = list(map(add, sums, map(abs, map(sub, repeat(value), column))))
+        found.append([whole / len(one) for whole in sums])
+    return [[*row, 0.0, *(other[place] for other in found[place + 1 :])] for place, row in enumerate(found)]
 
 
 def categories(vectors: Iterable[Vector], most: int = MOST_CATEGORIES) -> tuple[Vector, ...]:

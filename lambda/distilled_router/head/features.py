@@ -12,8 +12,10 @@ BUCKETS = 15_360
 VERSION = 1
 """Of the features. A head works with the version that it was trained with."""
 
-# Bounds the work for a query: the rest is not read.
-MOST_CHARACTERS = 512
+MOST_CHARACTERS = 256
+"""Of a query that are read, which bounds the work for it."""
+# Characters that are brought into their normal form at once: one can become eighteen.
+_PIECE = 128
 _NGRAMS = (3, 4)
 # First values of the hashes, so that a word, a pair and an n-gram of the same letters are different features.
 _WORD, _PAIR, _FLAG, _FIRST, _LAST = range(1, 6)
@@ -43,9 +45,12 @@ def features(query: str) -> list[int]:
 
 def _plain(raw: str) -> str:
     """Return a text in the form in which equal letters are the same characters, cut off again."""
-    # One character can become eighteen.
-    form = unicodedata.normalize("NFKC", raw)[:MOST_CHARACTERS]
-    return form.casefold()[:MOST_CHARACTERS]
+    form = ""
+    for start in range(0, len(raw), _PIECE):
+        form += unicodedata.normalize("NFKC", raw[start : start + _PIECE])
+        if len(form) >= MOST_CHARACTERS:
+            break
+    return form[:MOST_CHARACTERS].casefold()[:MOST_CHARACTERS]
 
 
 def _ngrams(text: bytes) -> list[int]:

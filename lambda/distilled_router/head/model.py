@@ -9,12 +9,12 @@ from typing import NamedTuple, Self
 
 from distilled_router.head.artifact import HeadError, Trained, read
 from distilled_router.head.categories import distances
-from distilled_router.head.features import features
+from distilled_router.head.features import MOST_CHARACTERS, features
 
 __all__ = ["Head", "HeadAnswer", "HeadError"]
 
 LONGER = 1.5
-"""A query that is so many times as long as the longest trained one is left to the model."""
+"""A query that is more than so many times as long as the longest trained one is left to the model."""
 DEFER_RISK = 0.25
 """What deferring adds to the risk, times its probability: the error of an answer without knowledge."""
 MOST_RISK = 0.05
@@ -52,7 +52,7 @@ class Head:
     def __init__(self, trained: Trained, threshold: float | None) -> None:
         self.threshold = threshold
         self.trained = trained
-        self._longest = int(LONGER * trained.longest)
+        self._longest = min(MOST_CHARACTERS, int(LONGER * trained.longest))
         self._answers = [dict(zip(trained.labels, each, strict=True)) for each in trained.categories]
         self._apart = distances(trained.categories)
         self._table = _Table(trained.rows, trained.columns)
@@ -67,7 +67,10 @@ class Head:
         return cls(*read(content, labels))
 
     def is_too_long(self, query: str) -> bool:
-        """Return whether a query is so long that the head leaves it to the model. Cheap."""
+        """Return whether a query is so long that the head leaves it to the model. Cheap.
+
+        It is much longer than the trained ones, or longer than what the head reads.
+        """
         return len(query) > self._longest
 
     def answer(self, query: str) -> HeadAnswer:

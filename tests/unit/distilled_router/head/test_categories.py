@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from distilled_router.head.categories import MOST_CATEGORIES, Vector, categories, distance
+from distilled_router.head.categories import MOST_CATEGORIES, Vector, categories, distance, distances
 
 
 def vectors(count: int, seed: int = 1) -> list[Vector]:
@@ -14,6 +14,13 @@ def vectors(count: int, seed: int = 1) -> list[Vector]:
         cuts = sorted(chance.choices(range(101), k=3))
         found.append(tuple((b - a) / 100 for a, b in zip([0, *cuts], [*cuts, 100], strict=True)))
     return found
+
+
+def test_distances_are_mean_absolute_errors() -> None:
+    given = vectors(9)
+
+    assert distances(given) == [[pytest.approx(distance(one, other)) for other in given] for one in given]
+    assert distance((0.5, 0.5), (1.0, 0.0)) == 0.5
 
 
 def test_few_labels_are_the_categories() -> None:

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distilled_router.head.artifact import MIDDLE, Trained
-from distilled_router.head.features import BUCKETS, features
+from distilled_router.head.features import BUCKETS, MOST_CHARACTERS, features
 from distilled_router.head.model import MOST_RISK, Head, HeadAnswer
 from distilled_router.task.task import Task
 from tests.unit.distilled_router.head.scenes import rows, weights
 
 # It has more features than are added at once.
-LONG = "".join(random.Random(1).choices("abcdefghijklmnopq ", k=510))
+LONG = "".join(random.Random(1).choices("abcdefghijklmnopq ", k=MOST_CHARACTERS))
 LAMBDA = Path(__file__).resolve().parents[4] / "lambda"
 
 
@@ -47,6 +48,13 @@ def test_query_that_is_much_longer_than_the_trained_ones_is_never_accepted(head:
     assert head.answer(refused).risk == math.inf
     assert not head.accepts(head.answer(refused))
     assert max(head.answer(refused).weights.values()) == 0.9
+
+
+def test_head_never_accepts_what_it_does_not_read_whole(small: Trained) -> None:
+    head = Head(replace(small, longest=5_000), 0.05)
+
+    assert not head.is_too_long("a" * MOST_CHARACTERS)
+    assert head.answer("a red car " * 26).risk == math.inf
 
 
 def test_threshold_decides_what_is_accepted(small: Trained, head: Head) -> None:
