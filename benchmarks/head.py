@@ -32,9 +32,10 @@ from benchmarks.similarity import MISSED, marked
 from distilled_router.data.conversation import Example
 from distilled_router.head import artifact
 from distilled_router.head.artifact import Trained
+from distilled_router.head.calibration import MOST_RISK
 from distilled_router.head.categories import MOST_CATEGORIES, categories, distance
 from distilled_router.head.defer import negatives
-from distilled_router.head.model import MOST_RISK, Head
+from distilled_router.head.model import Head
 from distilled_router.head.training import Training
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import Task

@@ -32,6 +32,7 @@ settings.load_profile("patient")
 
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
+EMULATOR = "import update_paths; update_paths.install(); from ministack.app import main; main()"
 
 # No test may reach AWS, whatever the caller's environment contains.
 for _name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -88,7 +89,7 @@ def no_process_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start the AWS emulator (a test double: MiniStack) on a free port without TLS and IAM; yield its URL."""
+    """Start the AWS emulator (a test double: MiniStack), without TLS and IAM; yield its URL."""
     folder = tmp_path_factory.mktemp("emulator")
     port = processes.free_port()
     variables = {
@@ -103,10 +104,11 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
         "SFN_WAIT_SCALE": "1",
+        "PYTHONPATH": str(PROJECT / "local" / "emulator"),
     }
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [EMULATOR_PYTHON, "-m", "ministack"], env=variables, cwd=folder, stdout=log, stderr=log
+            [EMULATOR_PYTHON, "-c", EMULATOR], env=variables, cwd=folder, stdout=log, stderr=log
         )
     url = f"http://127.0.0.1:{port}"
     try:

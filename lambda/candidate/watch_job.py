@@ -20,7 +20,7 @@ from distilled_router.aws.errors import NotYetError, ResourceError
 from distilled_router.aws.metrics import count
 from distilled_router.aws.state_machine import StageResult, done, failed, not_in_progress, readable, waiting
 from distilled_router.bedrock import jobs, models, ownership, roles
-from distilled_router.bedrock.naming import HOLDOUT_TAG, OWNER_TAG, attempt_name, holdout_tag
+from distilled_router.bedrock.naming import HOLDOUT_TAG, OWNER_TAG, TRAINING_TAG, attempt_name, holdout_tag
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.bedrock.roles import RoleNotReadyError
 from distilled_router.env import CandidateEnv
@@ -254,11 +254,15 @@ class _Poll:
             return failed(f"{whose} is Failed: {model.get('failureMessage') or 'no reason given'}. {advice}")
         if status != "Active":
             return self._waiting(f"{whose} is {status}")
-        holdout = self.env.holdout_sha256
+        known = {"holdout_sha256": self.env.holdout_sha256}
         if job and not self.release.is_adopted:
             jobs.check_training(self.bedrock, self.clients.s3, job)
             tags = ownership.read_tags(self.bedrock, job["jobArn"]) or {}
-            holdout = holdout or tags.get(holdout_tag(self.release.holdout_key)) or tags.get(HOLDOUT_TAG, "")
+            of_set = tags.get(holdout_tag(self.release.holdout_key)) or tags.get(HOLDOUT_TAG, "")
+            known = {
+                "training_sha256": tags.get(TRAINING_TAG, ""),
+                "holdout_sha256": self.env.holdout_sha256 or of_set,
+            }
             # The tags of a new model may be readable later than the model itself.
             confirmed(lambda: ownership.read_tags(self.bedrock, arn) or None, self.env.absence_seconds)
             if arn != self.release.model_arn:
@@ -272,9 +276,7 @@ class _Poll:
                 return self._waiting(f"{whose} is not claimed yet: {error}")
         ended = (job or {}).get("endTime") or model.get("creationTime") or datetime.now(UTC)
         trained_at = int(ended.timestamp())
-        self.releases.update(
-            self.release.digest, model_arn=arn, trained_at=trained_at, holdout_sha256=holdout
-        )
+        self.releases.update(self.release.digest, model_arn=arn, trained_at=trained_at, **known)
         return done(f"{whose} is {status}")
 
     @property

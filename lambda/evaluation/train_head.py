@@ -26,12 +26,14 @@ from distilled_router.aws.errors import ReplacedError, code, described, is_missi
 from distilled_router.aws.objects import Folder, Published
 from distilled_router.aws.state_machine import StageResult, done, not_in_progress, pause, waiting
 from distilled_router.data.conversation import InvalidRow, examples, query_key
+from distilled_router.data.files import SAMPLES
 from distilled_router.head import artifact
 from distilled_router.head.artifact import HeadError
 from distilled_router.head.calibration import calibrate
 from distilled_router.head.defer import negatives
 from distilled_router.head.model import Head
 from distilled_router.head.training import Labelled, NoLabelsError, Training
+from distilled_router.release.route import HEAD_FILE
 from distilled_router.release.table import EVALUATING, Release, Releases
 from distilled_router.task.parsing import weights_problem
 from distilled_router.task.task import Task, TaskError
@@ -39,8 +41,6 @@ from evaluation.attempt import PLAN, Evaluation, answers_of, questions_of
 from evaluation.contenders import CANDIDATE
 from evaluation.head_report import HEAD, Margins, Tested
 
-HEAD_FILE = "head.bin"
-SAMPLES = "samples.jsonl"
 # Seconds after which an invocation begins no further pass. A pass takes a second or few; reading the rows
 # and calibrating take a minute at most, and the function's timeout is 15 minutes.
 PASS_SECONDS = 240
@@ -195,12 +195,12 @@ class _Step:
                 "the training rows are unknown, since the release takes an existing job or model: there are "
                 "no labels to learn from. A head needs a model that this stack trains from labelled rows."
             )
-        source = Published(evaluation.bucket, evaluation.training_key)
+        source = Published(evaluation.bucket, evaluation.training_key, self.release.training_sha256)
         content = source.read(evaluation.s3)
         samples = _samples(evaluation)
         labelled = [
-            Labelled(example.query, samples.get(query_key(example.query)) or (example.weights,))
-            for example in examples(content.decode().splitlines(), task)
+            Labelled(one.query, _confirmed(samples.get(query_key(one.query), ()), one.weights, task))
+            for one in examples(content.decode().splitlines(), task)
         ]
         if not labelled:
             raise NoHeadError(
@@ -279,8 +279,8 @@ class _Step:
 def _samples(evaluation: Evaluation) -> dict[str | bytes, tuple[Mapping[str, float], ...]]:
     """Return the teacher's answers to queries that it was asked several times, by the query's key.
 
-    A labelling may have left them beside the training rows. No hash is known of the file, and it decides
-    nothing but how sure the head is.
+    A labelling may have left them beside the training rows. No hash is known of the file, so a query's
+    samples count only where they confirm its label.
     """
     folder = evaluation.training_key.rpartition("/")[0]
     try:
@@ -294,6 +294,14 @@ def _samples(evaluation: Evaluation) -> dict[str | bytes, tuple[Mapping[str, flo
     except (ValueError, LookupError, TypeError):
         return {}
     return {key: samples for key, samples in found.items() if _are_weights(samples, evaluation.task)}
+
+
+def _confirmed(
+    samples: tuple[Mapping[str, float], ...], label: Mapping[str, float], task: Task
+) -> tuple[Mapping[str, float], ...]:
+    """Return the samples if half of them or more have the label's dominant label, else the label alone."""
+    alike = sum(task.is_dominant_right(label, sample) for sample in samples)
+    return samples if samples and 2 * alike >= len(samples) else (label,)
 
 
 def _are_weights(samples: Sequence[Any], task: Task) -> bool:

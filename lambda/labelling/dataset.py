@@ -9,6 +9,7 @@ from distilled_router.aws.errors import ResourceError
 from distilled_router.aws.objects import Folder, json_lines
 from distilled_router.data.conversation import row
 from distilled_router.data.dataset_rules import check_dataset
+from distilled_router.data.files import SAMPLES
 from distilled_router.data.findings import WARNINGS
 from distilled_router.data.labelling_plan import Plan
 from distilled_router.data.preflight import Needs
@@ -16,8 +17,6 @@ from distilled_router.task.task import Task
 from labelling.curation import HOLDOUT, TRAFFIC, TRAINING, VALIDATION, Curated, Labelled
 
 REPORT, REJECTS = "curation.json", "rejects.jsonl"
-# What the teacher's samples say of each training query: the classification head learns where they differ.
-SAMPLES = "samples.jsonl"
 
 
 def publish(

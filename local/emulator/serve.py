@@ -7,6 +7,7 @@
 - Only requests with the keys of this start are admitted: see `gate`.
 - IAM decisions are recorded, and the Bedrock stand-in uses them too: see `access`. They see the keys of
   DynamoDB items: see `item_keys`, and the claims of GitHub's tokens: see `web_identity`.
+- DynamoDB refuses an update that changes one attribute twice: see `update_paths`.
 - Executions have the limits of size and history: see `stepfunctions`.
 
 Run it with `python local/emulator`, so that this folder, but not the project, is on the import path.
@@ -23,6 +24,7 @@ import gate  # type: ignore[import-not-found]  # as above
 import item_keys  # type: ignore[import-not-found]  # as above
 import preloading  # type: ignore[import-not-found]  # as above
 import stepfunctions  # type: ignore[import-not-found]  # as above
+import update_paths  # type: ignore[import-not-found]  # as above
 import web_identity  # type: ignore[import-not-found]  # as above
 from cloudformation import CloudFormation  # type: ignore[import-not-found]  # as above
 from functions import Functions  # type: ignore[import-not-found]  # as above
@@ -43,6 +45,7 @@ _cloudformation = CloudFormation(_functions.placed)
 _cloudformation.install()
 item_keys.install()
 stepfunctions.install()
+update_paths.install()
 web_identity.install()
 
 if python := os.environ.get("EMULATOR_PRELOAD"):

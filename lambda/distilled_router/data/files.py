@@ -14,6 +14,9 @@ from distilled_router.aws.errors import ResourceError, code, is_missing, message
 from distilled_router.data.line_rules import Mending, lines
 from distilled_router.data.query_rules import KINDS, kinds
 
+SAMPLES = "samples.jsonl"
+"""What the teacher's samples say of each training query: a classification head learns where they differ."""
+
 # The role's policy names the file, and IAM is eventually consistent.
 ACCESS_WAIT_SECONDS = 60.0
 CHUNK_BYTES = 65_536

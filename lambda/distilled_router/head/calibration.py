@@ -25,8 +25,11 @@ from statistics import NormalDist, fmean
 
 LEVEL = 0.05
 """How often the promise may be broken, at most."""
+MOST_RISK = 0.05
+"""No threshold is larger. Above it, a head accepts many texts that are no search, and injections, even where
+the hold-out set, which has neither, allows a larger one."""
 
-# Coverages that are tested: 5 %, 10 %, ..., 100 %.
+# Coverages that are tested: 5 %, 10 %, ..., 100 %; and that of the largest risk.
 _STEPS = 20
 _DEVIATIONS = NormalDist().inv_cdf(1 - LEVEL)
 # More families than any hold-out set has.
@@ -64,7 +67,7 @@ class Coverage:
         mixed_error, mixed_dominant: the same of all answers, the student's included.
         error_bound: one-sided 95 % bound of how much larger the mean absolute error of all answers becomes.
         dominant_bound: the same of how much smaller the share of right dominant labels becomes.
-        ok: whether this threshold and all smaller ones keep both margins.
+        ok: whether this threshold and all smaller ones keep both margins, and it is at most `MOST_RISK`.
     """
 
     coverage: float
@@ -83,7 +86,7 @@ class Calibration:
     """The threshold, and what it was chosen from.
 
     Attributes:
-        threshold: the largest risk at which the head answers first; None if no threshold keeps the margins.
+        threshold: the largest risk at which the head answers first; None if no threshold is ok.
         coverage: share of the queries that the head answers; 0 without a threshold.
         error_bound, dominant_bound: those at the threshold; None without one.
         table: all thresholds in the order of the tests, also those after the first that failed.
@@ -105,7 +108,7 @@ class Calibration:
 
 
 def calibrate(cases: Iterable[Case], margin_error: float, margin_dominant: float, labels: int) -> Calibration:
-    """Return the largest threshold that keeps both margins with 95 % confidence.
+    """Return the largest threshold up to `MOST_RISK` that keeps both margins with 95 % confidence.
 
     Args:
         cases: one for each hold-out query that the student was asked.
@@ -118,6 +121,7 @@ def calibrate(cases: Iterable[Case], margin_error: float, margin_dominant: float
     margins, ok = (margin_error, margin_dominant), True
     for found, bounds in _thresholds(ordered, labels):
         ok = ok and all(bound <= margin for bound, margin in zip(bounds, margins, strict=True))
+        ok = ok and found["threshold"] <= MOST_RISK
         table.append(Coverage(**found, error_bound=bounds[0], dominant_bound=bounds[1], ok=ok))
     best = next((one for one in reversed(table) if one.ok), None)
     errors = [case.student_error for case in ordered if case.student_error is not None]
@@ -239,9 +243,10 @@ def _thresholds(
     errors = _Losses((case.family for case in paired), _worst_error(labels))
     dominants = _Losses((case.family for case in ordered), 1.0)
     answerable = bisect_left(ordered, math.inf, key=lambda case: case.risk)
+    steps = {-(-step * len(ordered) // _STEPS) for step in range(1, _STEPS + 1)}
+    steps.add(bisect_right(ordered, MOST_RISK, key=lambda case: case.risk))
     begin = 0
-    for step in range(1, _STEPS + 1):
-        place = min(-(-step * len(ordered) // _STEPS), answerable)
+    for place in sorted(min(step, answerable) for step in steps):
         if place <= begin:
             continue
         threshold = ordered[place - 1].risk

@@ -17,9 +17,6 @@ LONGER = 1.5
 """A query that is more than so many times as long as the longest trained one is left to the model."""
 DEFER_RISK = 0.25
 """What deferring adds to the risk, times its probability: the error of an answer without knowledge."""
-MOST_RISK = 0.05
-"""No threshold is larger. Above it, a head accepts many texts that are no search, and injections, even where
-the hold-out set, which has neither, allows a larger one."""
 
 # So many rows of bytes fit lanes of 16 bits.
 _MOST_ADDED = 256
@@ -87,7 +84,7 @@ class Head:
 
     def accepts(self, answer: HeadAnswer) -> bool:
         """Return whether the head is sure enough of an answer to give it first."""
-        return self.threshold is not None and answer.risk <= min(self.threshold, MOST_RISK)
+        return self.threshold is not None and answer.risk <= self.threshold
 
     def probabilities(self, query: str) -> list[float]:
         """Return the probability of each category, and of "defer"."""

@@ -89,6 +89,7 @@ class Release:
             were any.
         holdout_key: key of the hold-out set on which the attempt evaluates; empty if it began before it was
             noted.
+        training_sha256: SHA-256 of the training rows, by the job's tag; empty until it is known.
         holdout_sha256: SHA-256 of the hold-out set; empty until it is known.
         passed_on: key of the hold-out set on which the gate last let the release pass.
         passed: scores, report and warnings of that evaluation, its attempt and its seal, as JSON.
@@ -121,6 +122,7 @@ class Release:
     rolled_back: int = 0
     seal: str = field(default="", repr=False)
     holdout_key: str = ""
+    training_sha256: str = ""
     holdout_sha256: str = ""
     passed_on: str = ""
     passed: str = field(default="", repr=False)
@@ -260,6 +262,7 @@ class Releases:
             "rolled_back": 0,
             "seal": secrets.token_hex(32),
             "holdout_key": holdout_key,
+            "training_sha256": "",
             "holdout_sha256": "",
             "passed_on": "",
             "passed": "",
@@ -274,10 +277,7 @@ class Releases:
             "rolling_since": 0,
             "probed": "",
         }
-        change = self._change(digest, fields, _IS_NEXT, {":number": "N"})
-        # The classification head is that of the attempt before.
-        change["UpdateExpression"] += " REMOVE head, head_sha256"
-        return self._write(change)
+        return self._write(self._change(digest, fields, _IS_NEXT, {":number": "N"}))
 
     def begin_again(
         self, digest: str, *, attempt: int, execution: str, request_id: str, holdout_key: str

@@ -9,7 +9,7 @@ import pytest
 
 from distilled_router.aws.state_machine import wait_if_transient
 from distilled_router.bedrock import jobs, ownership
-from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, bedrock_tags
+from distilled_router.bedrock.naming import DIGEST_TAG, OWNER_TAG, TRAINING_TAG, bedrock_tags
 from distilled_router.bedrock.ownership import DROPPED_TAG, Claimant
 from distilled_router.release.table import SUPERSEDED, WAITING
 from tests.unit.candidate.polls import (
@@ -217,11 +217,14 @@ def test_a_model_without_the_owners_tag_is_left_alone(world: World, model: str) 
 # Somebody else writes to the bucket
 
 
-def test_hash_of_the_hold_out_set_comes_with_the_model(world: World) -> None:
+def test_hashes_of_the_data_set_come_with_the_model(world: World) -> None:
     world.begin(A)
     world.train(A)
     assert poll(world)["outcome"] == "done"
     assert world.release(A).holdout_sha256 == HOLDOUT_SHA256
+    (job,) = world.bedrock.list_model_customization_jobs()["modelCustomizationJobSummaries"]
+    tags = world.bedrock.list_tags_for_resource(resourceARN=job["jobArn"])["tags"]
+    assert {"key": TRAINING_TAG, "value": world.release(A).training_sha256} in tags
     # That of the settings goes first.
     world.begin(A, attempt=2)
     assert world.release(A).holdout_sha256 == ""

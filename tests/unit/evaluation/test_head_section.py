@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from distilled_router.head.calibration import Case, calibrate
+from distilled_router.head.calibration import MOST_RISK, Case, calibrate
 from evaluation.attempt import Evaluation
 from evaluation.head_report import Margins
 from evaluation.head_section import head_section
@@ -26,13 +26,19 @@ TRAINING = "datasets/t/training.jsonl"
 
 
 def head(rows: int = 200, wrong_above: float = 0.7) -> dict[str, Any]:
-    """Return head.json of a head that is wrong in each query above a risk."""
+    """Return head.json of a head that is wrong in each query above that part of the largest risk."""
     good = Case(0, 0.0, 0.01, 0.012, head_right=True, student_right=True)
     cases = [
-        replace(good, family=place, risk=risk, head_error=0.01 if is_good else 0.4, head_right=is_good)
+        replace(
+            good,
+            family=place,
+            risk=MOST_RISK * part,
+            head_error=0.01 if is_good else 0.4,
+            head_right=is_good,
+        )
         for place in range(rows)
-        for risk in [(place + 1) / rows]
-        for is_good in [risk <= wrong_above]
+        for part in [(place + 1) / rows]
+        for is_good in [part <= wrong_above]
     ]
     found = calibrate(cases, 0.02, 0.03, 4)
     return {

@@ -446,13 +446,34 @@ def test_the_teachers_samples_of_a_query_are_learnt(bench: Bench) -> None:
     one, _ = examples(FEW, bench.court.task)
     other = {label: 1.0 if label == bench.court.task.labels[1] else 0.0 for label in bench.court.task.labels}
     samples = [
-        {"query": f"  {one.query.upper()}! ", "samples": [one.weights, other, other]},
+        {"query": f"  {one.query.upper()}! ", "samples": [one.weights, one.weights, other]},
         {"query": "never trained on", "samples": [other, other]},
     ]
     bench.put(SAMPLES, "\n".join(map(json.dumps, samples)))
     bench.step()
     assert (bench.report["rows"], bench.report["sampled"], bench.report["categories"]) == (2, 1, 3)
     assert bench.head.answer(one.query).risk > 0.01
+
+
+def test_samples_that_speak_against_the_label_are_ignored(bench: Bench) -> None:
+    """Nobody knows the file's SHA-256: whoever writes to the bucket must not decide what the head says."""
+    one, _ = examples(FEW, bench.court.task)
+    other = {label: float(label == bench.court.task.labels[1]) for label in bench.court.task.labels}
+    bench.put(SAMPLES, json.dumps({"query": one.query, "samples": [one.weights, other, other]}))
+    bench.step()
+    assert (bench.report["rows"], bench.report["sampled"], bench.report["categories"]) == (2, 0, 2)
+
+
+def test_training_rows_that_were_replaced_give_no_head(bench: Bench) -> None:
+    """The job's tag has the SHA-256 of the rows on which the model was trained."""
+    bench.world.releases.update(A, training_sha256="0" * 64)
+    assert bench.step()["outcome"] == "done"
+    assert bench.world.release(A).head == ""
+    assert "was replaced after it was published" in bench.report["problem"]
+    bench.world.releases.update(A, training_sha256=hashlib.sha256("\n".join(FEW).encode()).hexdigest())
+    clean(bench)
+    bench.step()
+    assert bench.world.release(A).head == HEAD_KEY
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from distilled_router.head.calibration import (
+    MOST_RISK,
     Calibration,
     Case,
     calibrate,
@@ -24,8 +25,13 @@ MARGINS = (0.02, 0.03)
 
 
 def cases(count: int, **changes: Any) -> list[Case]:
-    """Return cases with rising risks, each of a family of its own."""
-    return [replace(GOOD, family=place, risk=(place + 1) / count, **changes) for place in range(count)]
+    """Return cases with risks that rise to the largest, each of a family of its own."""
+    return [replace(GOOD, family=place, risk=risk((place + 1) / count), **changes) for place in range(count)]
+
+
+def risk(part: float) -> float:
+    """Return that part of the largest risk."""
+    return MOST_RISK * part
 
 
 def calibrated(given: Iterable[Case], margins: tuple[float, float] = MARGINS) -> Calibration:
@@ -38,7 +44,7 @@ def spoilt(given: list[Case], changes: Callable[[Case], dict[str, Any]]) -> list
 
 def test_a_head_as_good_as_the_student_answers_everything() -> None:
     found = calibrated(cases(200))
-    assert (found.threshold, found.coverage) == (1.0, 1.0)
+    assert (found.threshold, found.coverage) == (MOST_RISK, 1.0)
     assert found.error_bound is not None
     assert found.dominant_bound is not None
     assert 0 < found.error_bound <= 0.02
@@ -57,7 +63,7 @@ def test_sixty_rows_have_no_threshold_and_are_told_how_many_are_needed() -> None
 
 def test_needed_families_are_exactly_enough() -> None:
     needed = needed_families(*MARGINS, LABELS)
-    assert calibrated(cases(needed)).threshold == 1.0
+    assert calibrated(cases(needed)).threshold == MOST_RISK
     assert calibrated(cases(needed - 1)).threshold is None
 
 
@@ -78,12 +84,12 @@ def test_the_sequence_stops_at_the_first_failure() -> None:
     """
 
     def changed(case: Case) -> dict[str, Any]:
-        if 0.3 < case.risk <= 0.35:
+        if risk(0.3) < case.risk <= risk(0.35):
             return {"head_right": False, "head_error": 0.5}
-        return {"student_right": False, "student_error": 0.5} if case.risk > 0.5 else {}
+        return {"student_right": False, "student_error": 0.5} if case.risk > risk(0.5) else {}
 
     found = calibrated(spoilt(cases(500), changed))
-    assert found.threshold == pytest.approx(0.3)
+    assert found.threshold == pytest.approx(risk(0.3))
     assert [one.ok for one in found.table] == [True] * 6 + [False] * 14
     last = found.table[-1]
     assert last.error_bound < 0
@@ -98,26 +104,39 @@ def test_either_loss_alone_prevents_a_threshold(wrong: dict[str, Any]) -> None:
 
 def test_equal_risks_are_admitted_together() -> None:
     """A tenth of the queries has one risk, across the 5 % mark; so no threshold lies within it."""
-    given = spoilt(cases(200), lambda case: {"risk": 0.1} if case.risk <= 0.1 else {})
+    given = spoilt(cases(200), lambda case: {"risk": risk(0.1)} if case.risk <= risk(0.1) else {})
     found = calibrated(given)
     assert [one.coverage for one in found.table[:3]] == [0.1, 0.15, 0.2]
-    one_risk = calibrated(spoilt(cases(200), lambda _: {"risk": 0.3}))
-    assert [(one.threshold, one.coverage) for one in one_risk.table] == [(0.3, 1.0)]
-    assert one_risk.threshold == 0.3
+    one_risk = calibrated(spoilt(cases(200), lambda _: {"risk": risk(0.3)}))
+    assert [(one.threshold, one.coverage) for one in one_risk.table] == [(risk(0.3), 1.0)]
+    assert one_risk.threshold == risk(0.3)
 
 
 def test_equal_risks_fail_together() -> None:
     """All queries have one risk, so the head can't leave out those in which it is wrong."""
-    given = spoilt(cases(200), lambda case: {"risk": 0.3, "head_right": case.family % 10 > 0})
+    given = spoilt(cases(200), lambda case: {"risk": risk(0.3), "head_right": case.family % 10 > 0})
     assert calibrated(given).threshold is None
 
 
 def test_queries_of_infinite_risk_are_never_admitted() -> None:
-    given = spoilt(cases(200), lambda case: {"risk": math.inf} if case.risk > 0.5 else {})
+    given = spoilt(cases(200), lambda case: {"risk": math.inf} if case.risk > risk(0.5) else {})
     found = calibrated(given)
-    assert (found.threshold, found.coverage) == (0.5, 0.5)
+    assert (found.threshold, found.coverage) == (risk(0.5), 0.5)
     none = calibrated(spoilt(cases(200), lambda _: {"risk": math.inf}))
     assert (none.threshold, none.table) == (None, ())
+
+
+@pytest.mark.parametrize("part", [0.5, 0.513])
+def test_no_threshold_is_larger_than_the_largest_risk(part: float) -> None:
+    """The report still shows what larger ones would do."""
+    given = [replace(case, risk=case.risk / part) for case in cases(1_000)]
+    found = calibrated(given)
+    assert found.threshold == pytest.approx(MOST_RISK)
+    assert found.coverage == part
+    assert found.table[-1].coverage == 1.0
+    assert [one.ok for one in found.table] == [one.coverage <= part for one in found.table]
+    none = calibrated([replace(case, risk=case.risk + MOST_RISK) for case in given])
+    assert (none.threshold, none.coverage) == (None, 0.0)
 
 
 def test_no_cases_have_no_threshold() -> None:
@@ -130,14 +149,14 @@ def test_an_invalid_output_has_no_error_and_counts_as_wrong() -> None:
     """Where the student's output is invalid, a right label of the head makes good for a wrong one."""
     invalid = {"student_error": None, "student_right": False}
     found = calibrated(spoilt(cases(200), lambda case: invalid if case.family % 2 else {}))
-    assert found.threshold == 1.0
+    assert found.threshold == MOST_RISK
     assert found.dominant_bound is not None
     assert found.dominant_bound < 0
     assert found.student_error == pytest.approx(0.01)
     assert found.student_dominant == 0.5
     wrong = {**invalid, "head_right": False, "head_error": 0.5}
     even = calibrated(spoilt(cases(200), lambda case: wrong if case.family % 2 else {}))
-    assert even.threshold == 1.0
+    assert even.threshold == MOST_RISK
     assert even.table[-1].mixed_dominant == 0.5
 
 
@@ -162,7 +181,9 @@ def test_a_large_family_counts_by_its_rows() -> None:
 
 
 def test_the_order_of_the_cases_does_not_matter() -> None:
-    given = spoilt(cases(300), lambda case: {"head_right": case.family % 40 > 0, "risk": case.family // 7})
+    given = spoilt(
+        cases(300), lambda case: {"head_right": case.family % 40 > 0, "risk": risk(case.family // 7 / 300)}
+    )
     mixed = random.Random(1).sample(given, len(given))
     assert calibrated(mixed).threshold == calibrated(given).threshold
 
