@@ -38,6 +38,8 @@ SHORT: Mapping[str, Mapping[str, Any]] = {
 }
 # Seconds in which a query fails if its function was killed while or just before it ran.
 KILL_SECONDS = 5.0
+# An answer that takes so long shows that the machine stood still; usually it takes a few milliseconds.
+LATE_SECONDS = 1.0
 TASK = Task.load()
 
 
@@ -127,11 +129,13 @@ class System:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer to a query: its release, its source, and when the query was sent (monotonic clock)."""
+    """An answer to a query: its release, its source, when the query was sent (monotonic clock), and the
+    seconds until it came."""
 
     asked_at: float
     source: str
     release: str | None
+    seconds: float
 
 
 class Traffic:
@@ -159,6 +163,15 @@ class Traffic:
         self._over.set()
         self._thread.join(60)
 
+    @property
+    def prompt(self) -> list[Answer]:
+        """Return the answers but those of the fallback to queries that took long.
+
+        On a machine that stands still for a moment, a router may read the route too late, or a model may
+        answer too late.
+        """
+        return [each for each in list(self.answers) if each.source != "base" or each.seconds < LATE_SECONDS]
+
     def since(self, moment: float) -> list[Answer]:
         """Return the answers to queries sent after a moment of the monotonic clock."""
         return [answer for answer in list(self.answers) if answer.asked_at > moment]
@@ -184,5 +197,6 @@ class Traffic:
                 raise ValueError(f"not weights: {weights}")
         except Exception as error:  # any error means a query without an answer
             return repr(error)
-        self.answers.append(Answer(asked_at, str(answer["source"]), answer["release"]))
+        seconds = time.monotonic() - asked_at
+        self.answers.append(Answer(asked_at, str(answer["source"]), answer["release"], seconds))
         return None

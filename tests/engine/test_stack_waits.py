@@ -77,8 +77,8 @@ def test_a_release_is_handed_from_window_to_window(scene: Scene) -> None:
         tick()
         return scene.release(digest).is_final
 
-    scene.order("slow", operation="CreateCustomModelDeployment", milliseconds=8000)
-    digest = scene.begin(wait=(40, 10))
+    scene.order("slow", operation="CreateCustomModelDeployment", milliseconds=16_000)
+    digest = scene.begin(wait=(80, 20))
     scene.until(lambda: scene.windows() == [1], "the first window is registered")
     tick()
     assert scene.windows() == [1]

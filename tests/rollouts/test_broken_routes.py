@@ -55,14 +55,14 @@ def test_a_broken_route_is_replaced_by_the_next_release(scene: Scene, traffic: T
         scene.table.put_item(Item=good)
         break_it(scene, how)
         check_that_nothing_goes(scene, traffic, live)
-    assert {(answer.source, answer.release) for answer in traffic.answers} == {("distilled", live)}
+    assert {(answer.source, answer.release) for answer in traffic.prompt} == {("distilled", live)}
 
     candidate = scene.release_good()
     scene.answers_settle(traffic, candidate.digest)
     assert scene.shares() == {candidate.digest: 1.0}
     assert scene.releases.route().problem is None
     assert scene.release(live).state == RETIRED
-    assert {answer.source for answer in traffic.answers} == {"distilled"}
+    assert {answer.source for answer in traffic.prompt} == {"distilled"}
 
 
 def test_a_broken_route_is_repaired_by_the_next_step_of_a_rollout(
@@ -90,7 +90,7 @@ def test_a_broken_route_is_repaired_by_the_next_step_of_a_rollout(
     scene.answers_settle(traffic, candidate.digest)
     assert scene.shares() == {candidate.digest: 1.0}
     assert scene.release(live).state == RETIRED
-    assert {answer.source for answer in traffic.answers} == {"distilled"}
+    assert {answer.source for answer in traffic.prompt} == {"distilled"}
 
 
 def test_a_deleted_route_is_created_again_by_the_next_step(scene: Scene, traffic: Traffic, live: str) -> None:

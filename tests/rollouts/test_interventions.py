@@ -72,7 +72,7 @@ def test_a_share_that_is_not_withdrawn_expires(
         ExpressionAttributeValues={":past": int(time.time()) - 1},
     )
     scene.answers_settle(traffic, live)
-    assert {answer.source for answer in traffic.answers} == {"distilled"}
+    assert {answer.source for answer in traffic.prompt} == {"distilled"}
 
     # The next sweep cleans up.
     scene.system.sweep()
@@ -110,4 +110,4 @@ def test_a_rollback_after_a_rollout_restores_the_previous_release(
     assert scene.release(candidate.digest).state == RETIRED
     assert scene.release(candidate.digest).rolled_back
     assert scene.deployments()[scene.name(live)] == endpoint
-    assert {answer.source for answer in traffic.answers} == {"distilled"}
+    assert {answer.source for answer in traffic.prompt} == {"distilled"}

@@ -18,7 +18,7 @@ def refused(scene: Scene, traffic: Traffic, live: str, candidate: Candidate) -> 
     message = scene.fails(candidate.digest).message
     scene.has_left(candidate)
     assert scene.shares() == {live: 1.0}
-    assert {(answer.source, answer.release) for answer in traffic.answers} == {("distilled", live)}
+    assert {(answer.source, answer.release) for answer in traffic.prompt} == {("distilled", live)}
     prefix, _, reasons = message.partition("refused by the gate: ")
     assert prefix == ""
     return reasons.partition(". Warning: ")[0].partition(". First problem")[0].split("; ")

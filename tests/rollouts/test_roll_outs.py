@@ -34,7 +34,7 @@ def test_a_good_candidate_takes_over_while_both_answer(scene: Scene, traffic: Tr
     # The previous release is kept for rollback; older ones are not.
     kept = {scene.name(live), candidate.name}
     scene.until(lambda: set(scene.deployments()) == kept, "older deployments go")
-    assert {answer.source for answer in traffic.answers} == {"distilled"}
+    assert {answer.source for answer in traffic.prompt} == {"distilled"}
 
 
 @pytest.mark.parametrize(
