@@ -2,7 +2,7 @@
 
 It is the code of a release's step TrainHead and of the router, on this machine:
 nothing is sent to AWS. Without a student, the threshold is chosen as if the
-student's answers were the hold-out rows' own, so it is lower than a release's.
+student were always right; a release compares with its own student.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from distilled_router.task.task import Task, default_folder
 from evaluation.head_report import HEAD, Margins, Tested
 from evaluation.metrics import Answer, Question
 from evaluation.questions import questions
-from operate.console import console
+from operate.console import console, say
 from operate.errors import OperateError, drop_output
 from operate.printing import err, out
 
@@ -63,29 +63,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder for the two files")
     train.add_argument(
         "--margin-error",
-        type=float,
+        type=_margin,
         metavar="MARGIN",
         default=_DEFAULTS.margin_error,
         help=f"head.margin_error of the settings; by default {_DEFAULTS.margin_error:g}",
     )
     train.add_argument(
         "--margin-dominant",
-        type=float,
+        type=_margin,
         metavar="MARGIN",
         default=_DEFAULTS.margin_dominant,
         help=f"head.margin_dominant of the settings; by default {_DEFAULTS.margin_dominant:g}",
     )
-    score = actions.add_parser("score", help="print a head's answer to each query as a line of JSON")
+    score = actions.add_parser(
+        "score",
+        help="print a head's answer to each query as a line of JSON",
+        description="Print a head's answer to each query as a line of JSON: weights; risk, which is null "
+        "if the query is too long; whether it is accepted, that is, answered before the student is asked; "
+        "and the number of the category.",
+    )
     score.add_argument("--head", type=Path, required=True, metavar="FILE", help="head.bin")
     score.add_argument(
         "--queries",
         type=Path,
         required=True,
         metavar="FILE",
-        help="a query a line; or .jsonl with objects that have a query, or labelled rows",
+        help="a query a line, none is a comment; or .jsonl with objects that have a query, or labelled rows",
     )
     for each in (train, score):
         each.add_argument("--task", type=Path, metavar="FOLDER", help="folder of the task; by default task/")
+
+
+def _margin(given: str) -> float:
+    """Return a margin, within the limits of its setting."""
+    try:
+        margin = float(given)
+    except ValueError:
+        margin = math.nan
+    if not 0 < margin <= 1:
+        raise argparse.ArgumentTypeError(f"found {given}, expected a number above 0, at most 1")
+    return margin
 
 
 def run(options: argparse.Namespace) -> int:
@@ -94,8 +111,7 @@ def run(options: argparse.Namespace) -> int:
     if options.action == "train":
         margins = Margins(options.margin_error, options.margin_dominant)
         report = train(options.training, options.holdout, options.out, task, margins, options.task)
-        for line in told(report, options.out):
-            out(line)
+        say(console(), *told(report, options.out))
         return 0
     try:
         for line in score(options.head, options.queries, task):
@@ -155,13 +171,16 @@ def score(file: Path, queries: Path, task: Task) -> Iterator[str]:
     try:
         head = Head.read(_read(file), task.labels)
     except HeadError as error:
-        raise OperateError(f"{file} is no usable head: {error}.", advice="Train one: head train.") from error
+        raise OperateError(
+            f"{file} can't be used as a head: {error}.",
+            advice="Train one with `python -m operate head train`, or name its task with --task.",
+        ) from error
     for query in _queries(queries):
         answer = head.answer(query)
         found = {
             "query": query,
             "weights": answer.weights,
-            "risk": answer.risk if math.isfinite(answer.risk) else None,
+            "risk": round(answer.risk, 6) if math.isfinite(answer.risk) else None,
             "accepted": head.accepts(answer),
             "category": answer.category,
         }
@@ -171,23 +190,18 @@ def score(file: Path, queries: Path, task: Task) -> Iterator[str]:
 def told(report: dict[str, Any], folder: Path) -> Iterator[str]:
     """Yield what a person should know of a trained head."""
     head, holdout = report["head"], report["holdout"]
+    yield f"Wrote {folder / HEAD_FILE} ({report['bytes']:,} bytes) and {folder / HEAD}."
     yield (
-        f"Wrote {folder / HEAD_FILE} ({report['bytes']:,} bytes) and {folder / HEAD}, from "
-        f"{report['rows']:,} rows with {report['categories']} categories in {report['seconds']:.0f} s."
+        f"Trained on {report['rows']:,} rows with {report['categories']} categories in "
+        f"{report['seconds']:.0f} s."
     )
-    yield (
-        f"On {holdout['rows']:,} hold-out rows: mean absolute error {head['error']:.4f}, dominant label "
-        f"{head['dominant']:.1%}."
-    )
-    if report["threshold"] is not None:
-        yield f"It is sure of {report['coverage']:.0%} of them, at a risk of up to {report['threshold']:.4f}."
-    elif holdout["families"] < holdout["needed"]:
-        yield (
-            f"No threshold: these margins need rows of {holdout['needed']} families that differ, and the "
-            f"hold-out rows are of {holdout['families']}. The head answers only as last resort."
-        )
+    yield f"On {holdout['rows']:,} hold-out rows:"
+    yield f"  mean absolute error {head['error']:.4f}, dominant label {head['dominant']:.1%} right"
+    if report["threshold"] is None:
+        yield f"No threshold: the head can answer only as the last resort. {report['obstacle']}"
     else:
-        yield "No threshold keeps the margins. The head answers only as last resort."
+        yield f"  sure of {report['coverage']:.0%}, those with a risk of at most {report['threshold']:.4f}"
+    yield f"Let it answer: python -m operate head score --head {folder / HEAD_FILE} --queries FILE"
 
 
 def _trained(rows: list[Labelled], task: Task, folder: Path | None) -> artifact.Trained:
@@ -219,12 +233,18 @@ def _examples(path: Path, task: Task) -> list[Example]:
         else:
             found = list(examples(lines, task))
     except InvalidRow as error:
-        raise OperateError(
-            f"{path}: {error}.", advice="`python -m operate dataset-check` lists all problems."
-        ) from error
+        raise OperateError(f"{path}: {error}.", advice=_expected(task)) from error
     if not found:
         raise OperateError(f"{path} has no row with an answer: a head learns from labels.")
     return found
+
+
+def _expected(task: Task) -> str:
+    return (
+        f"Each line must be a row in Bedrock's conversation format, whose answer has the task's "
+        f"{len(task.labels)} weights, or an object with a query and its weights of "
+        f"{', '.join(task.labels)}. Is it another task's? Name that with --task."
+    )
 
 
 def _has_weights(line: str) -> bool:
@@ -240,7 +260,7 @@ def _weighed(number: int, line: str, task: Task) -> Example:
         row = json.loads(line)
         query, weights = row["query"], {str(label): float(part) for label, part in row["weights"].items()}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        problem = f"line {number}: not an object with a query and its weights ({type(error).__name__})"
+        problem = f"line {number}: {line!a:.60} is not an object with a query and its weights"
         raise InvalidRow(problem) from error
     if not isinstance(query, str):
         raise InvalidRow(f"line {number}: the query is a {type(query).__name__}, expected a text")
@@ -252,7 +272,10 @@ def _weighed(number: int, line: str, task: Task) -> Example:
 
 def _queries(path: Path) -> Iterator[str]:
     """Yield the queries of a file."""
-    for number, line in enumerate(_read(path).decode(errors="replace").split("\n"), start=1):
+    lines = _read(path).decode(errors="replace").split("\n")
+    if not any(map(str.strip, lines)):
+        raise OperateError(f"{path} has no query.")
+    for number, line in enumerate(lines, start=1):
         text = line.removesuffix("\r")
         if not text.strip():
             continue
@@ -263,7 +286,7 @@ def _queries(path: Path) -> Iterator[str]:
             row = json.loads(text)
             query = row["query"] if "query" in row else row["messages"][0]["content"][0]["text"]
         except (ValueError, LookupError, TypeError, RecursionError) as error:
-            raise OperateError(f"{path}: line {number} has no query ({type(error).__name__}).") from error
+            raise OperateError(f"{path}: line {number} has no query: {text!a:.60}.") from error
         if not isinstance(query, str):
             raise OperateError(f"{path}: line {number} has no query, but a {type(query).__name__}.")
         yield query

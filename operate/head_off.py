@@ -1,4 +1,4 @@
-"""Switch classification heads off: models answer what heads answered before.
+"""Switch classification heads off: models answer, or static weights if none does.
 
 Nothing is deployed. No rollout, rollback or deployment switches them on again.
 """

@@ -84,6 +84,7 @@ class Tested:
         given = [(one, self._given[one.id][0]) for one in self._holdout]
         return {
             "threshold": found.threshold,
+            "obstacle": found.obstacle,
             "coverage": found.coverage,
             "margins": asdict(margins),
             "bounds": {"error": found.error_bound, "dominant": found.dominant_bound},

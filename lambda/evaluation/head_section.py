@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distilled_router.head.calibration import MOST_RISK
 from evaluation import plots
 from evaluation.markup import code, definitions, table
 from evaluation.wording import UNKNOWN, figure, is_number, text
@@ -50,22 +51,7 @@ def _promise(head: Head) -> str:
 
 
 def _no_threshold(head: Head) -> str:
-    holdout, table_ = _part(head, "holdout"), head.get("table") or ()
-    families, needed = holdout.get("families") or 0, holdout.get("needed") or 0
-    if not holdout.get("rows"):
-        why = "The candidate answered none of the hold-out queries, so nothing can be promised."
-    elif families < needed:
-        why = (
-            f"The hold-out set has {families:,} families of similar queries; its margins need at least "
-            f"{needed:,}, even if the head loses nothing. Add hold-out queries that differ from the others."
-        )
-    else:
-        first = table_[0] if table_ else {}
-        why = (
-            f"Even at the smallest coverage, {_shown(first.get('coverage'), 'share')}, a bound exceeds its "
-            f"margin: error {_shown(first.get('error_bound'), 'weight')}, dominant label "
-            f"{_points(first.get('dominant_bound'))}. Add training labels, or hold-out queries."
-        )
+    why = text(head.get("obstacle") or "")
     return f'<p class="note">There is no threshold that keeps the margins. {why} {_LAST_RESORT}</p>'
 
 
@@ -131,8 +117,9 @@ def _by_coverage(head: Head) -> str:
     ]
     titles = ("Coverage", "Error, head", "Error, all", "Bound", "Dominant, all", "Bound", "OK")
     note = (
-        "Coverages are tested one after another, up to the first whose bound exceeds a margin. Bounds are of "
-        "how much larger the error becomes, and how much smaller the share of right dominant labels."
+        "Coverages are tested one after another, up to the first whose bound exceeds a margin, or whose risk "
+        f"exceeds {MOST_RISK:g}. Bounds are of how much larger the error becomes, and how much smaller the "
+        "share of right dominant labels."
     )
     return f'<p class="note">{note}</p>{table("Losses by coverage", titles, rows)}'
 
@@ -146,9 +133,9 @@ def _slices(head: Head) -> str:
         accepted = f"{one.get('accepted') or 0:,}"
         rows.append([text(name), f"{one.get('questions') or 0:,}", silent, accepted, wrong])
     note = (
-        "Questions that the head would leave to the student. Of those that it answers, the wrong ones have "
+        "The head leaves questions to the student where its risk is above the threshold. A wrong answer has "
+        "another dominant label than the reference."
     )
-    note += "another dominant label than the reference."
     titles = ("Slice", "Questions", "Left to the student", "Answered", "Wrong")
     return f'<h3>By slice</h3><p class="note">{note}</p>{table("Answers of the head by slice", titles, rows)}'
 

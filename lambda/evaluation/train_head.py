@@ -50,7 +50,7 @@ CHECKPOINT_SECONDS = 30
 RETRY_SECONDS = 30
 # After so many seconds the release goes on without a head: the last invocation then ends within an hour.
 MOST_SECONDS = 2_700
-AGAIN = "Raise release.attempt to train a head again."
+AGAIN = "The next model is trained with one again; so is a failed release with a higher release.attempt."
 
 logger = Logger(child=True)
 

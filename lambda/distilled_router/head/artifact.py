@@ -93,11 +93,11 @@ def read(content: bytes, labels: tuple[str, ...]) -> tuple[Trained, float | None
     Raises:
         HeadError: It is not a whole and unchanged head of this version for these labels.
     """
-    if not len(_START) <= len(content) <= MOST_BYTES:
-        raise HeadError(f"{len(content):,} bytes, expected at most {MOST_BYTES:,}")
+    if not 0 < len(content) <= MOST_BYTES:
+        raise HeadError(f"{len(content):,} bytes, expected 1 to {MOST_BYTES:,}")
     rest = memoryview(content)[_HASH.stop :]
     if not content.startswith(_START) or content[_HASH] != hashlib.sha256(rest).hexdigest().encode():
-        raise HeadError("the SHA-256 in the first line is not that of the file: cut off, changed or no head")
+        raise HeadError("its SHA-256 is not that in its first line: it was cut off or changed, or is no head")
     end = content.find(b"\n", 0, _MOST_LINE) + 1
     try:
         line = json.loads(content[:end])

@@ -106,6 +106,33 @@ class Calibration:
     student_error: float | None
     student_dominant: float
 
+    @property
+    def obstacle(self) -> str:
+        """Return why there is no threshold, and what to do, in sentences; empty if there is one."""
+        if self.threshold is not None:
+            return ""
+        if not self.rows:
+            return "The student answered none of the hold-out queries, so nothing can be promised."
+        if self.families < self.needed:
+            return (
+                f"The hold-out set has {self.families:,} families of similar queries; its margins need at "
+                f"least {self.needed:,}, even if the head loses nothing. Add hold-out queries that differ "
+                "from the others."
+            )
+        if not self.table:
+            return "The head leaves all hold-out queries to the student: each is longer than trained ones."
+        least = self.table[0]
+        surest = f"the surest {least.coverage:.0%} of the hold-out queries"
+        if least.threshold > MOST_RISK:
+            return (
+                f"The risk of {surest} is up to {least.threshold:.3f}; the largest allowed is {MOST_RISK:g}. "
+                "Add training labels like them."
+            )
+        return (
+            f"Even for {surest}, a bound exceeds its margin: error {least.error_bound:.3f}, dominant label "
+            f"{100 * least.dominant_bound:.2f} points. Add training labels, or hold-out queries."
+        )
+
 
 def calibrate(cases: Iterable[Case], margin_error: float, margin_dominant: float, labels: int) -> Calibration:
     """Return the largest threshold up to `MOST_RISK` that keeps both margins with 95 % confidence.

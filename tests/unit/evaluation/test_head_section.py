@@ -54,6 +54,7 @@ def head(rows: int = 200, wrong_above: float = 0.7) -> dict[str, Any]:
         "tau": 0.02,
         "seconds": 61.5,
         "threshold": found.threshold,
+        "obstacle": found.obstacle,
         "coverage": found.coverage,
         "margins": {"error": 0.02, "dominant": 0.03},
         "bounds": {"error": found.error_bound, "dominant": found.dominant_bound},
@@ -157,13 +158,14 @@ def test_too_few_families_say_how_many_are_needed() -> None:
 
 def test_a_head_that_is_too_bad_says_so() -> None:
     text = shown(head(wrong_above=0.0))
-    assert "Even at the smallest coverage, 5.0%, a bound exceeds its margin: error " in text
+    assert "Even for the surest 5% of the hold-out queries, a bound exceeds its margin: error " in text
     assert "Add training labels" in text
 
 
 def test_without_answers_of_the_candidate_it_says_so() -> None:
-    found = head() | {"threshold": None, "holdout": {"rows": 0, "families": 0, "needed": 99}, "table": []}
-    assert "The candidate answered none of the hold-out queries" in shown(found)
+    none = calibrate([], 0.02, 0.03, 4)
+    found = head() | {"threshold": None, "obstacle": none.obstacle, "table": []}
+    assert "The student answered none of the hold-out queries" in shown(found)
 
 
 def emptied(found: dict[str, Any]) -> None:

@@ -357,7 +357,7 @@ def test_damaged_training_rows_have_no_head(bench: Bench, body: str, problem: st
 
 def test_training_rows_that_may_not_be_read_have_no_head(bench: Bench) -> None:
     result = bench.step(s3=without(bench.world, "training.jsonl", denied()))
-    assert_no_head(bench, result, "AccessDenied: no. Raise release.attempt")
+    assert_no_head(bench, result, "AccessDenied: no. The next model")
 
 
 def test_missing_training_rows_have_no_head(bench: Bench) -> None:

@@ -112,7 +112,8 @@ def test_objects_with_weights_teach_the_same(run: Run, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("data")
 def test_few_holdout_rows_give_no_threshold_and_say_how_many_are_needed(run: Run) -> None:
     told = run(*TRAIN)[1]
-    assert "No threshold: these margins need rows of" in told
+    assert "No threshold: the head can answer only as the last resort." in told
+    assert "at least 99" in told
 
 
 @pytest.mark.parametrize(
@@ -134,6 +135,24 @@ def test_unusable_rows_are_told(run: Run, tmp_path: Path, training: str | None, 
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize("margin", ["0", "-3", "7", "nan", "inf", "x"])
+def test_margin_that_the_settings_refuse_is_refused(
+    run: Run, margin: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(*TRAIN, "--margin-error", margin)
+    assert ended.value.code == 2
+    assert f"argument --margin-error: found {margin}, expected a number above 0" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("data")
+def test_file_without_a_query_is_told(run: Run, tmp_path: Path) -> None:
+    run(*TRAIN)
+    (tmp_path / "none.txt").write_text("\n \n")
+    status, _, told = run("score", "--head", "made/head.bin", "--queries", "none.txt")
+    assert (status, "none.txt has no query." in told) == (1, True)
+
+
 @pytest.mark.usefixtures("data")
 def test_file_that_is_no_head_of_this_task_is_told(run: Run, tmp_path: Path) -> None:
     run(*TRAIN)
@@ -141,4 +160,4 @@ def test_file_that_is_no_head_of_this_task_is_told(run: Run, tmp_path: Path) -> 
     head.write_bytes(head.read_bytes()[:-1])
     status, _, told = run("score", "--head", "made/head.bin", "--queries", "holdout.jsonl")
     assert status == 1
-    assert "made/head.bin is no usable head: " in told
+    assert "made/head.bin can't be used as a head: " in told

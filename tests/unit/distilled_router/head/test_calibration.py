@@ -124,6 +124,7 @@ def test_queries_of_infinite_risk_are_never_admitted() -> None:
     assert (found.threshold, found.coverage) == (risk(0.5), 0.5)
     none = calibrated(spoilt(cases(200), lambda _: {"risk": math.inf}))
     assert (none.threshold, none.table) == (None, ())
+    assert "leaves all hold-out queries to the student" in none.obstacle
 
 
 @pytest.mark.parametrize("part", [0.5, 0.513])
@@ -135,8 +136,11 @@ def test_no_threshold_is_larger_than_the_largest_risk(part: float) -> None:
     assert found.coverage == part
     assert found.table[-1].coverage == 1.0
     assert [one.ok for one in found.table] == [one.coverage <= part for one in found.table]
-    none = calibrated([replace(case, risk=case.risk + MOST_RISK) for case in given])
+    assert found.obstacle == ""
+    none = calibrated([replace(case, risk=case.risk + 0.01 + MOST_RISK) for case in given])
     assert (none.threshold, none.coverage) == (None, 0.0)
+    assert "risk of the surest 5% of the hold-out queries is up to 0.06" in none.obstacle
+    assert "the largest allowed is 0.05" in none.obstacle
 
 
 def test_no_cases_have_no_threshold() -> None:
