@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cdk_distilled_router.release.construct import Release
     from cdk_distilled_router.release.context import ReleaseProps, ReleaseStores
     from cdk_distilled_router.release.wait import ReleaseWait
-    from cdk_distilled_router.router import Router
+    from cdk_distilled_router.router import HeadSource, Router
 
 __all__ = [
     "Dataset",
@@ -33,6 +33,7 @@ __all__ = [
     "ExistingJob",
     "ExistingModel",
     "ExistingThroughput",
+    "HeadSource",
     "Hosting",
     "InvocationLogs",
     "JobData",
@@ -68,7 +69,7 @@ _MODULES = {
     "release.construct": ("Release",),
     "release.context": ("ReleaseProps", "ReleaseStores"),
     "release.wait": ("ReleaseWait",),
-    "router": ("Router",),
+    "router": ("HeadSource", "Router"),
 }
 
 

@@ -40,10 +40,12 @@ class HeadSource:
 
     Args:
         bucket: the bucket that the releases write their reports to.
+        key: the bucket's KMS key. Default: the one that the bucket was created or imported with.
         props: mode, and the share of queries by which head and student are compared.
     """
 
     bucket: s3.IBucket
+    key: kms.IKey | None = None
     props: HeadProps = field(default_factory=HeadProps)
 
 
@@ -87,7 +89,7 @@ class Router(Construct):
         heads = None if heads is None or heads.props.is_off else heads
         permissions = _permissions(owner, table, props.base_model, model_key)
         if heads:
-            permissions += _reading_heads(self, owner, heads.bucket)
+            permissions += _reading_heads(self, owner, heads)
         self.role = may.function_role(self, "Role", permissions)
         self.function = self._function(_variables(owner, table, student, props, heads))
         self.alias = lambda_.Alias(self, "Live", alias_name="live", version=self.function.current_version)
@@ -248,11 +250,11 @@ def _permissions(
     ]
 
 
-def _reading_heads(scope: Construct, owner: str, bucket: s3.IBucket) -> list[may.Permission]:
+def _reading_heads(scope: Construct, owner: str, heads: HeadSource) -> list[may.Permission]:
     """Return what reading the heads of an owner's releases needs, and nothing else of their reports."""
     return [
-        may.objects(bucket, scope, ["GetObject"], [f"{releases_folder(owner)}*/{HEAD_FILE}"]),
-        may.encrypted(bucket.encryption_key, "s3", write=False),
+        may.objects(heads.bucket, scope, ["GetObject"], [f"{releases_folder(owner)}*/{HEAD_FILE}"]),
+        may.encrypted(heads.key or heads.bucket.encryption_key, "s3", write=False),
     ]
 
 

@@ -226,7 +226,7 @@ def _right(question: Question) -> Answer:
 
 def _examples(path: Path, task: Task) -> list[Example]:
     """Return the labelled queries of a file: rows for a job, or objects with a query and its weights."""
-    lines = [line for line in _read(path).decode(errors="replace").split("\n") if line.strip()]
+    lines = [line for line in _read(path).decode("utf-8-sig", errors="replace").split("\n") if line.strip()]
     try:
         if lines and _has_weights(lines[0]):
             found = [_weighed(number, line, task) for number, line in enumerate(lines, start=1)]
@@ -259,7 +259,7 @@ def _weighed(number: int, line: str, task: Task) -> Example:
     try:
         row = json.loads(line)
         query, weights = row["query"], {str(label): float(part) for label, part in row["weights"].items()}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         problem = f"line {number}: {line!a:.60} is not an object with a query and its weights"
         raise InvalidRow(problem) from error
     if not isinstance(query, str):
@@ -272,7 +272,7 @@ def _weighed(number: int, line: str, task: Task) -> Example:
 
 def _queries(path: Path) -> Iterator[str]:
     """Yield the queries of a file."""
-    lines = _read(path).decode(errors="replace").split("\n")
+    lines = _read(path).decode("utf-8-sig", errors="replace").split("\n")
     if not any(map(str.strip, lines)):
         raise OperateError(f"{path} has no query.")
     for number, line in enumerate(lines, start=1):

@@ -30,7 +30,8 @@ class HeadProps(Props):
     explore_share: Fraction = Field(
         default=0.05,
         description="Share of the queries that the head is sure of and the student answers, so that both "
-        "can be compared; their tokens are billed. 0 for no comparison. Default: 0.05.",
+        "can be compared; their tokens are billed. With 0 a rollout judges the student by probes, and by "
+        "the queries that the head leaves to it. Default: 0.05.",
     )
     maximum_difference: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.05,

@@ -33,8 +33,8 @@ from distilled_router.head.calibration import calibrate
 from distilled_router.head.defer import negatives
 from distilled_router.head.model import Head
 from distilled_router.head.training import Labelled, NoLabelsError, Training
-from distilled_router.release.route import HEAD_FILE
-from distilled_router.release.table import EVALUATING, Release, Releases
+from distilled_router.release.route import HEAD_FILE, HeadFile
+from distilled_router.release.table import Release, Releases
 from distilled_router.task.parsing import weights_problem
 from distilled_router.task.task import Task, TaskError
 from evaluation.attempt import PLAN, Evaluation, answers_of, questions_of
@@ -200,7 +200,7 @@ class _Step:
         samples = _samples(evaluation)
         labelled = [
             Labelled(one.query, _confirmed(samples.get(query_key(one.query), ()), one.weights, task))
-            for one in examples(content.decode().splitlines(), task)
+            for one in examples((line.decode() for line in content.splitlines()), task)
         ]
         if not labelled:
             raise NoHeadError(
@@ -260,13 +260,11 @@ class _Step:
         if problem := report.get("problem"):
             return done(_without(str(problem)))
         told = _told(report)
-        is_noted = self.releases.transition(
+        is_noted = self.releases.give_head(
             self.release.digest,
-            EVALUATING,
             told,
+            HeadFile(str(report["key"]), str(report["sha256"])),
             of_execution=self.release.execution,
-            head=report["key"],
-            head_sha256=report["sha256"],
         )
         return done(told) if is_noted else not_in_progress(self.release.digest)
 

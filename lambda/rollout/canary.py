@@ -123,12 +123,11 @@ def problems(evidence: Evidence, rollout: Rollout, gate: Gate) -> Iterator[str]:
         # Good probes must not hide bad requests.
         if requests.rate > limit and requests.least(LEVEL) > limit:
             yield f"{_words(rate)} is {requests.rate:.1%} of {queries}, {allowed}"
-        # Most queries of a release with a head do not reach its model: probes are the better evidence alone.
-        both = probed if evidence.candidate.has_head else evidence.candidate.effective(rate) + probed
+        # Where a head leaves only hard queries to the model, probes are the better evidence alone.
+        is_alone = evidence.candidate.is_of_hard_queries(rate)
+        both = probed if is_alone else evidence.candidate.effective(rate) + probed
         if _is_above(both, limit, AT_LIMIT) and _is_above(both, limit * WITHIN, LEVEL):
-            told = [queries] * (not evidence.candidate.has_head) + [f"{probed.of:.0f} probes"] * (
-                probed.of > 0
-            )
+            told = [queries] * (not is_alone) + [f"{probed.of:.0f} probes"] * (probed.of > 0)
             yield f"{_words(rate)} is {both.rate:.1%} of {' and '.join(told)}, {allowed}"
     users = evidence.candidate.requests
     if users.of >= MINIMUM_REQUESTS and users.rate > max(MOST_FALLBACKS, rollout.maximum_fallback_rate):

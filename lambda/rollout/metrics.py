@@ -30,6 +30,8 @@ REPEATED = "CanaryRepeated"
 # 1 for each request that the release's model did not answer, however often its query was asked; no value for
 # those that the head answered, for which HeadAnswers is 1.
 FALLBACK, HEAD_ANSWERS = "Fallback", "HeadAnswers"
+# While the head takes at most this share, what it leaves to the model counts as a sample of all queries.
+_FEW_EASY = 0.05
 # GetMetricStatistics returns at most 1,440 points; a period is a multiple of an hour for data older than 63
 # days (CloudWatch API reference). A rollout takes 34 days at most.
 _MOST_POINTS, _HOUR = 1_440, 3_600
@@ -56,7 +58,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share among all queries, of which each part was sampled by itself.
+    """A share among all queries, estimated from parts that were sampled separately.
 
     `parts` are the parts of all queries, and what was found among their samples. Without a sample, a part may
     be all good or all bad. The bounds combine those of the parts (Zou and Donner, 2008).
@@ -126,7 +128,7 @@ class ReleaseMetrics:
         return Estimate([(1.0, self.effective(rate))])
 
     def told(self, rate: str, what: str = "") -> str:
-        """Return of how many queries the rate is."""
+        """Return the number of queries that the rate is of."""
         return f"{self.of(rate).of:.0f} {what}".strip()
 
     def _independent(self, queries: float) -> float:
@@ -156,6 +158,11 @@ class RequestMetrics(ReleaseMetrics):
         """Return whether the head answered queries, or would have."""
         return self.by_head > 0 or any(count.of for count in self.explored.values())
 
+    def is_of_hard_queries(self, rate: str) -> bool:
+        """Return whether the queries that the head left to the model are no fair sample of all."""
+        easy = self.explored.get(rate, Count()).of + self.by_head
+        return easy > _FEW_EASY * (self.of(rate).of + easy)
+
     def estimate(self, rate: str) -> Estimate:
         """Return a rate among all queries of the release, also those that its head answered."""
         left, explored = self.of(rate), self.explored.get(rate, Count())
@@ -168,7 +175,7 @@ class RequestMetrics(ReleaseMetrics):
         return Estimate([(left.of / queries, left * part), (easy / queries, explored * part)])
 
     def told(self, rate: str, what: str = "") -> str:
-        """Return of how many queries the rate is, and how many of them its model was asked."""
+        """Return the number of queries that the rate is of, and of those that the model was asked."""
         if not self.has_head:
             return super().told(rate, what)
         asked = self.of(rate).of + self.explored.get(rate, Count()).of

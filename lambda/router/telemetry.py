@@ -90,9 +90,15 @@ class Trace:
         return not self.is_of_the_caller
 
     @property
-    def is_static_for_the_caller(self) -> bool:
+    def is_without_a_model(self) -> bool:
+        """Return whether no model answered: static weights did, or the head as a last resort."""
+        return self.source == STATIC or (self.source == HEAD and BASE in self.failures)
+
+    @property
+    def is_denied_to_the_caller(self) -> bool:
         """Return whether no model answered, each because of its caller's use."""
-        return self.source == STATIC and self.is_of_the_caller and {*self.failures.values()} <= OF_THE_CALLER
+        causes = {*self.failures.values()}
+        return self.is_without_a_model and self.is_of_the_caller and causes <= OF_THE_CALLER
 
     def failed(self, source: str, outcome: Outcome, endpoint: str) -> None:
         """Record that a source did not answer."""
@@ -215,8 +221,8 @@ class Telemetry:
         # A caller's own use says nothing about the models, and must not dilute what others' queries say.
         if not trace.is_of_the_caller and not trace.is_by_head:
             yield of, "Fallback", trace.source != DISTILLED
-        if not trace.is_static_for_the_caller:
-            yield of, "StaticAnswers", trace.source == STATIC
+        if not trace.is_denied_to_the_caller:
+            yield of, "StaticAnswers", trace.is_without_a_model
         if trace.release and trace.has_head:
             yield of, "HeadAnswers", trace.is_by_head
         if trace.difference is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ministack.services import dynamodb
 
-_CLAUSE = re.compile(r"\b(SET|REMOVE|ADD|DELETE)\b", re.IGNORECASE)
+_CLAUSE = re.compile(r"(?<![#:\w])(SET|REMOVE|ADD|DELETE)\b", re.IGNORECASE)
 # Arguments of functions: their commas separate no paths.
 _ARGUMENTS = re.compile(r"\([^()]*\)")
 _apply = dynamodb._apply_update_expression

@@ -87,7 +87,8 @@ class Alarms(Props):
     )
     static_rate: Fraction = Field(
         default=0.01,
-        description="Share of requests that static weights answered, because no model did. Default: 0.01.",
+        description="Share of requests that static weights, or the head as a last resort, answered, because "
+        "no model did. Default: 0.01.",
     )
     invalid_output_rate: Fraction = Field(description="Share of model answers that don't parse.")
     latency_p95_ms: int = Field(

@@ -20,6 +20,7 @@ from cdk_distilled_router.props import (
     not_allowed,
     one_of,
 )
+from distilled_router.head.defer import negatives
 from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import FILES, Task, TaskError
 from stacks.settings.dataset import Dataset
@@ -190,6 +191,7 @@ class Settings(Props):
             raise not_allowed("a folder inside the project, relative to its root")
         try:
             Robustness.load(Task.load(PROJECT / folder), PROJECT / folder)
+            negatives(PROJECT / folder)
         except TaskError as error:
             problem = str(error).replace(f"{PROJECT}/", "")
             raise not_allowed(f"a folder with a valid task; {problem}") from error
@@ -221,6 +223,18 @@ class Settings(Props):
         gate = info.data.get("gate")
         if gate and gate.minimum_judge_score is not None and value.judge is None:
             raise not_allowed("nothing, because evaluation.judge is not set", at="gate.minimum_judge_score")
+        return value
+
+    @field_validator("rollout")
+    @classmethod
+    def _check_easy_queries_reach_the_student(cls, value: RolloutProps, info: ValidationInfo) -> RolloutProps:
+        head = info.data.get("head")
+        if head and head.mode == "first" and not head.explore_share and not value.probes:
+            raise not_allowed(
+                'a number above 0, because head.mode is "first" and rollout.probes is 0: behind a head that '
+                "answers nearly all queries, nobody would notice a broken student",
+                at="head.explore_share",
+            )
         return value
 
     @field_validator("endpoint")

@@ -9,12 +9,21 @@ from typing import Any
 
 import aws_cdk as cdk
 import pytest
+from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk.assertions import Template
 
-from cdk_distilled_router import ExistingJob, Hosting, Release, VpcConfig, VpcEndpoints
+from cdk_distilled_router import (
+    ExistingJob,
+    HeadSource,
+    Hosting,
+    Release,
+    Router,
+    VpcConfig,
+    VpcEndpoints,
+)
 from cdk_distilled_router.common.vpc_endpoints import GATEWAYS, INTERFACES
 from stacks import keys
 from stacks.application import Application, declare
@@ -483,3 +492,20 @@ def test_the_constructs_take_the_same_by_themselves() -> None:
     for group in template.find_resources("AWS::Logs::LogGroup").values():
         assert (group["Properties"]["RetentionInDays"], "KmsKeyId" in group["Properties"]) == (7, True)
     assert len(template.find_resources("AWS::EC2::VPCEndpoint")) == 7
+
+
+def test_a_router_may_read_heads_in_a_bucket_that_does_not_know_its_key() -> None:
+    stack = cdk.Stack(cdk.App(), "team", env=cdk.Environment(account="111122223333", region="us-east-1"))
+    key = kms.Key(stack, "Key")
+    Router(
+        stack,
+        "Router",
+        owner="team",
+        table=dynamodb.Table.from_table_name(stack, "Table", "releases"),
+        student="amazon.nova-micro-v1:0:128k",
+        props=load("dev").router,
+        heads=HeadSource(bucket=s3.Bucket.from_bucket_name(stack, "Bucket", "search-data"), key=key),
+    )
+    roles = json.dumps(Template.from_stack(stack).to_json())
+    assert '["s3.", {"Ref": "AWS::Region"}' in roles
+    assert "/releases/team/*/head.bin" in roles

@@ -23,7 +23,7 @@ def negatives(folder: Path | None = None) -> tuple[str, ...]:
     if not path.exists():
         return ()
     try:
-        lines = inside(folder, DEFER_FILE).read_text(encoding="utf-8").splitlines()
+        lines = inside(folder, DEFER_FILE).read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise TaskError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -310,6 +310,21 @@ class Releases:
             digest, f"{SERVES_ALL}; on another hold-out set, {message}"
         )
 
+    def give_head(self, digest: str, message: str, head: HeadFile, *, of_execution: str) -> bool:
+        """Note a classification head, while that attempt is evaluated. Return whether it was noted.
+
+        A step whose answer got lost may end when the rollout has begun: it must not move the release back.
+        """
+        fields = {"message": message, "head": head.key, "head_sha256": head.sha256}
+        change = self._change(
+            digest,
+            {**fields, "updated_at": int(self.now())},
+            "#state = :evaluating",
+            {":evaluating": EVALUATING},
+            _STATE,
+        )
+        return self._write(_of_attempt(change, of_execution))
+
     def end_again(self, digest: str, message: str) -> bool:
         """End the evaluation of a live release, which stays live. Return False if none is in progress."""
         return self._note_again(digest, f"{SERVES_ALL}; {message}", reevaluating=False)
@@ -391,9 +406,12 @@ class Releases:
         history's last copy are added to those that can still be read.
         """
         route = self.route()
-        if route.problem is None:
+        if route.problem is None and route.version:
             return route
         last = self._last_copy()
+        if route.problem is None:
+            # Without an item, the next write takes the switch of heads from the history.
+            return replace(route, head_off=route.head_off or last.head_off)
         # A head decides nothing here: a share whose head is damaged is the same share.
         known = {replace(share, head=None) for share in route.shares}
         rest = tuple(share for share in last.shares if replace(share, head=None) not in known)

@@ -17,7 +17,7 @@ from distilled_router.env import TrainHeadEnv
 from distilled_router.head.model import Head
 from distilled_router.head.training import Training
 from distilled_router.release.route import Share
-from distilled_router.release.table import EVALUATING, LIVE, SUPERSEDED
+from distilled_router.release.table import EVALUATING, LIVE, ROLLING_OUT, SUPERSEDED
 from distilled_router.task.task import Task
 from evaluation.attempt import Evaluation, answers_folder
 from evaluation.attempt import row as kept
@@ -355,6 +355,14 @@ def test_damaged_training_rows_have_no_head(bench: Bench, body: str, problem: st
     assert_no_head(bench, bench.step(), problem)
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
+def test_a_row_ends_only_at_a_line_feed(bench: Bench, separator: str) -> None:
+    """JSON may hold other characters at which Python splits a text into lines."""
+    bench.put(TRAINING, "\n".join(FEW).replace("a red car", f"a red{separator}car"))
+    bench.step()
+    assert bench.world.release(A).head == HEAD_KEY
+
+
 def test_training_rows_that_may_not_be_read_have_no_head(bench: Bench) -> None:
     result = bench.step(s3=without(bench.world, "training.jsonl", denied()))
     assert_no_head(bench, result, "AccessDenied: no. The next model")
@@ -497,6 +505,14 @@ def test_samples_that_are_no_weights_are_ignored(bench: Bench, samples: list[Any
 def test_samples_that_may_not_be_listed_are_no_error(bench: Bench) -> None:
     assert bench.step(s3=without(bench.world, "samples.jsonl", denied()))["outcome"] == "done"
     assert bench.world.release(A).head == HEAD_KEY
+
+
+def test_a_step_whose_answer_was_lost_moves_no_rollout_back(bench: Bench) -> None:
+    bench.step()
+    bench.world.releases.transition(A, ROLLING_OUT, "10% of the requests")
+    assert bench.step()["outcome"] == "failed"
+    assert bench.world.release(A).state == ROLLING_OUT
+    assert bench.world.release(A).message == "10% of the requests"
 
 
 def test_a_release_that_is_over_gets_no_head(bench: Bench) -> None:

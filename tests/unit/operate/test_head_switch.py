@@ -89,6 +89,16 @@ def test_switch_reaches_routers_through_a_broken_route(
     assert (route.head_off, route.problem, route.shares) == (off, None, (LIVE,))
 
 
+def test_switch_that_outlived_its_route_is_switched_on(at: Deployed, releases: Releases) -> None:
+    """The next rollout takes the switch from the history."""
+    settle(releases, LIVE)
+    head_switch.switch(at, off=True)
+    releases.table.delete_item(Key={"id": releases.key("route")})
+    assert "are switched on" in head_switch.switch(at, off=False)[0]
+    settle(releases, LIVE)
+    assert not releases.route().head_off
+
+
 def test_switch_that_a_person_damaged_is_switched_on(at: Deployed, releases: Releases) -> None:
     settle(releases, LIVE)
     item = releases.table.get_item(Key={"id": releases.key("route")})["Item"]

@@ -104,6 +104,24 @@ def test_estimate_without_a_head_has_the_exact_bounds(level: float) -> None:
     assert found.most(level) == pytest.approx(upper(7, 100, level))
 
 
+@pytest.mark.parametrize(
+    ("left", "explored", "by_head", "hard"),
+    [
+        (100, 0, 0, False),
+        (0, 0, 0, False),
+        (99, 0, 1, False),
+        (95, 1, 4, False),
+        (94, 0, 6, True),
+        (0, 5, 95, True),
+    ],
+)
+def test_few_answers_of_a_head_leave_a_sample_of_all_queries(
+    left: int, explored: int, by_head: int, hard: bool
+) -> None:
+    found = requests(Count(0, left), Count(0, explored), by_head)
+    assert found.is_of_hard_queries("error_rate") == hard
+
+
 def test_what_was_not_explored_may_be_all_good_or_all_bad() -> None:
     found = requests(Count(40, 100), Count(), 300).estimate("error_rate")
     assert found.rate == pytest.approx(0.1)

@@ -121,7 +121,7 @@ def test_head_is_the_last_resort_with_the_students_reason(
     assert (answer["source"], answer["reason"], answer["release"]) == ("head", "unavailable", LIVE)
     assert made.bedrock.asked(BASE_MODEL) == 1
     (document,) = requests(made)
-    assert (document["Fallback"], document["StaticAnswers"]) == ([1], [0])
+    assert (document["Fallback"], document["StaticAnswers"]) == ([1], [1])
     assert document["failures"] == {"base": "error", "distilled": "unavailable"}
     made.bedrock.says[STUDENT] = STUDENT_SAYS
     answer = made.ask(query)
@@ -157,7 +157,8 @@ def test_all_of_bedrock_down_is_answered_by_the_head_alone(make: MakeBench, task
     assert {answer["reason"] for answer in answers} <= {None, "unavailable", "circuit_open"}
     for answer in answers:
         assert_weights(answer, task)
-    assert sum(sum(document["StaticAnswers"]) for document in requests(made)) == 0
+    first = sum(answer["reason"] is None for answer in answers)
+    assert sum(sum(document["StaticAnswers"]) for document in requests(made)) == len(answers) - first
 
 
 def test_without_a_loaded_head_static_weights_are_the_last_resort(

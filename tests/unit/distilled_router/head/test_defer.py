@@ -14,7 +14,7 @@ FOLDERS = (PROJECT / "task", PROJECT / "examples" / "helpdesk")
 
 
 def test_comments_blank_lines_and_repeats_are_no_texts(tmp_path: Path) -> None:
-    (tmp_path / "defer.txt").write_text("# comment\n\n set an alarm \nhello\nset an alarm\n")
+    (tmp_path / "defer.txt").write_text("\ufeff# comment\n\n set an alarm \r\nhello\nset an alarm\n")
 
     assert negatives(tmp_path) == ("set an alarm", "hello")
 

@@ -287,6 +287,11 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         "gate.minimum_judge_score",
         "evaluation.judge is not set",
     ),
+    (
+        {"head.mode": "first", "head.explore_share": 0, "rollout.probes": 0},
+        "head.explore_share",
+        "above 0, because head.mode is",
+    ),
     ({"evaluation.judge": "amazon.nova-premier-v1:0"}, "evaluation.judge", "ended on 2026-09-14"),
     ({"evaluation.judge": "us.amazon.nova-premier-v1:0"}, "evaluation.judge", "ended on 2026-09-14"),
     ({"evaluation.judge": "amazon.nova-lite-v1:0"}, "evaluation.judge", '"amazon.nova-pro-v1:0" or'),
