@@ -8,7 +8,7 @@ from itertools import pairwise
 from zlib import crc32
 
 BUCKETS = 15_360
-"""Numbers of features. With 64 columns of one byte each, a head's file stays below 1 MB."""
+"""Number of buckets of features. With 64 columns of one byte each, a head's file stays below 1 MB."""
 VERSION = 1
 """Of the features. A head works with the version that it was trained with."""
 

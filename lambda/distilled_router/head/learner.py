@@ -61,7 +61,7 @@ class Learner:
         """Return the learner whose state this is.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The state is not that of such a learner.
         """
         learner = cls(columns)
         size = learner._lanes.size

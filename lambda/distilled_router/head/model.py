@@ -14,7 +14,7 @@ from distilled_router.head.features import MOST_CHARACTERS, features
 __all__ = ["Head", "HeadAnswer", "HeadError"]
 
 LONGER = 1.5
-"""A query that is more than so many times as long as the longest trained one is left to the model."""
+"""A query that is more than this many times as long as the longest trained one is left to the model."""
 DEFER_RISK = 0.25
 """What deferring adds to the risk, times its probability: the error of an answer without knowledge."""
 
