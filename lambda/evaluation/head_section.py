@@ -106,6 +106,7 @@ def _by_coverage(head: Head) -> str:
     rows = [
         [
             _shown(one.get("coverage"), "share"),
+            _shown(one.get("threshold"), "weight"),
             _shown(one.get("head_error"), "weight"),
             _shown(one.get("mixed_error"), "weight"),
             _shown(one.get("error_bound"), "weight", signed=True),
@@ -115,7 +116,7 @@ def _by_coverage(head: Head) -> str:
         ]
         for one in head.get("table") or ()
     ]
-    titles = ("Coverage", "Error, head", "Error, all", "Bound", "Dominant, all", "Bound", "OK")
+    titles = ("Coverage", "Risk", "Error, head", "Error, all", "Bound", "Dominant, all", "Bound", "OK")
     note = (
         "Coverages are tested one after another, up to the first whose bound exceeds a margin, or whose risk "
         f"exceeds {MOST_RISK:g}. Bounds are of how much larger the error becomes, and how much smaller the "
@@ -144,7 +145,7 @@ def _savings(head: Head) -> str:
     coverage, student = head.get("coverage") or 0.0, _part(head, "student")
     requests = round(_QUERIES * coverage)
     found = {
-        "Requests to the student": f"{_QUERIES:,} {_TIMES} {_shown(coverage, 'share')} = {requests:,}",
+        "Requests of the student": f"{_QUERIES:,} {_TIMES} {_shown(coverage, 'share')} = {requests:,}",
         "Time": UNKNOWN,
         "Tokens": UNKNOWN,
     }

@@ -63,7 +63,10 @@ def latency(edges: Sequence[float], counts: Mapping[str, Sequence[int]], label: 
 def by_coverage(lines: Mapping[str, Sequence[tuple[float, float]]], label: str) -> str:
     """Return a line plot of points of a share and a weight, with a line for each name."""
     highest = max(value for line in lines.values() for _, value in line) or 0.01
-    chart = _chart(pygal.XY, height=260, xrange=(0, 1), range=(0, highest * 1.1), dots_size=2)
+    # The last label is wider than what is left of the plot.
+    chart = _chart(
+        pygal.XY, height=260, margin_right=20, xrange=(0, 1), range=(0, highest * 1.1), dots_size=2
+    )
     chart.x_labels = [0, 0.25, 0.5, 0.75, 1]
     chart.x_value_formatter = lambda value: f"{100 * value:.0f}%"
     chart.value_formatter = lambda value: f"{value:.3f}"
