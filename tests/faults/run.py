@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import time
@@ -294,7 +295,12 @@ class Run:
         for share in route.shares:
             if share.endpoint not in there | self._meddled:
                 self._problem(f"the route names {share.endpoint}, which is gone")
+            if share.head and hashlib.sha256(self._content(share.head.key)).hexdigest() != share.head.sha256:
+                self._problem(f"the route names {share.head.key}, which is another file")
         history = self._route_history()
+        for share in (share for route in history for share in route.shares):
+            if share.head and f"/{share.digest}-" not in share.head.key:
+                self._problem(f"release {share.digest} was routed with the head {share.head.key}")
         for call in self._engine.bedrock("/_calls"):
             gone = next(iter(call["parameters"].values()), None) if call["operation"] in DELETES else None
             if call["outcome"] != "ok" or gone is None or gone in self._meddled:
@@ -303,6 +309,14 @@ class Run:
             later = [r for r in history if r.updated_at <= call["wall_time"] + 2]
             if later and any(s.endpoint == gone and s.counts(call["wall_time"]) for s in later[-1].shares):
                 self._problem(f"{gone} was deleted while the route named it")
+
+    def _content(self, key: str) -> bytes:
+        """Return a file of the data bucket; nothing if it is gone."""
+        bucket = self._system.physical("data", "Data")
+        with contextlib.suppress(ClientError):
+            content: bytes = self._engine.aws("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+            return content
+        return b""
 
     def _route_history(self) -> list[Route]:
         pages = self._system.table().scan(ConsistentRead=True)["Items"]

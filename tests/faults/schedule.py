@@ -64,7 +64,7 @@ TOUR = 0
 # model to the second one, and is destroyed in use.
 TOUR_VARIANTS = (
     *("retrying", "first", "moved-job", "moved-dataset", "refused", "throughput", "moved-release"),
-    *("moved-throughput", "second", "broken-release", "broken-job", "more-units"),
+    *("moved-throughput", "second", "broken-release", "broken-job", "more-units", "with-head"),
 )
 # Shorter than `absence_seconds` in environments/local.toml.
 LONGEST_LAG = 0.8

@@ -32,6 +32,7 @@ CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "refused": {"distillation": {"nonce": "refused"}, "gate": {"maximum_mean_absolute_error": 0.0}},
     "retrying": {"distillation": {"nonce": "retrying"}, "release": {"retry_internal_errors": 2}},
+    "with-head": {"distillation": {"nonce": "with-head"}, "head": {"mode": "first"}},
 }
 # Resources that fail right after ours, so that CloudFormation rolls back: variant, stack, our type.
 BROKEN: Mapping[str, tuple[str, str, str]] = {
