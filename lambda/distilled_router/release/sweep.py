@@ -203,6 +203,8 @@ class Sweeper:
             with result.trying(item.arn):
                 ownership.claim(self.bedrock, item.arn, to)
                 ownership.release(self.bedrock, item.arn, self.claimant)
+                # A sweep of the other resource gives its claim up as long as it sees this one's.
+                ownership.claim(self.bedrock, item.arn, to)
         result.check()
 
     def take_over(self, of: Claimant) -> None:

@@ -527,6 +527,31 @@ def test_step_that_runs_while_a_construct_is_moved_leaves_nothing_to_the_old_nam
     assert (world.deployments(), world.models()) == (set(), set())
 
 
+def test_new_name_sweeps_while_a_construct_is_moved(world: World, resource: Resource) -> None:
+    """It gives up what the old name claims, too, just before the old name does the same."""
+    serving(world, resource)
+    for model in world.server.state()["models"]:
+        world.unclaim(model["arn"])
+    new = moved(resource)
+    new.deploy(B, "Create")
+    swept = set[str]()
+
+    def tag(**parameters: Any) -> Any:
+        answer = world.bedrock.tag_resource(**parameters)
+        arn = parameters["resourceARN"]
+        if arn not in swept:
+            swept.add(arn)
+            assert not ownership.release(world.bedrock, arn, new.claimant)
+        return answer
+
+    asked = Event.parse(resource.send(resource.event("Delete", B)))
+    check(asked, resource.services(bedrock=Proxy(world.bedrock, tag_resource=tag)))
+    assert swept
+    assert claims_of(world) == {"ReleaseMoved"}
+    assert new.delete(B, polls=3)
+    assert (world.deployments(), world.models()) == (set(), set())
+
+
 def test_refusal_while_a_construct_is_moved_leaves_the_rest_to_its_new_name(
     world: World, resource: Resource
 ) -> None:
