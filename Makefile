@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: benchmarks bootstrap checks contracts cost dataset-check diff deploy destroy durations execution-policy head-off head-on help install install-deploy install-tests local local-status local-down lock permissions releases rollback route synth watch test test-all tests types faults snapshots schema clean
+.PHONY: benchmarks bootstrap checks contracts cost dataset-check diff deploy destroy durations execution-policy head-off head-on help install install-deploy install-tests local local-status local-down lock permissions releases report rollback route synth watch test test-all tests types faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Without Python's cache of compiled modules, each synthesis compiles all of aws_cdk again.
@@ -59,6 +59,9 @@ route: $(DEPLOYS)  ## Ask the router: QUERY="red car driving at night" [ENV=loca
 
 releases: $(DEPLOYS)  ## List all releases: state, share of the requests, scores, cost [ENV=local]
 	@python -m operate releases --environment "$(ENV)"
+
+report: $(DEPLOYS)  ## Fetch the newest report, and open it in a browser [ENV=local] [RELEASE=digest] [OUT=file]
+	@python -m operate report --environment "$(ENV)" --release "$(RELEASE)" $(if $(OUT),--out "$(OUT)")
 
 rollback: $(DEPLOYS)  ## Give all requests to the previous good release [ENV=local] [TO=digest] [GRADUAL=1: by steps]
 	@python -m operate rollback --environment "$(ENV)" --to "$(TO)" $(if $(GRADUAL),--gradual)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from rich.table import Table
-
 from local import deploy_progress, servers
 from local.state import REGION, State
 from operate.aws import Aws
-from operate.console import Terminal, wide
+from operate.console import Terminal, say
 from operate.environment import LOCAL
 from operate.errors import OperateError
 from stacks import settings
@@ -32,19 +30,18 @@ def show(state: State, console: Terminal) -> None:
         OperateError: The local system does not run.
     """
     aws = Aws(REGION, variables(state))
-    table = Table("what", "state", "where", box=None, pad_edge=False)
     for server in servers.recorded(state):
-        table.add_row(server.name, "running", f"{server.url}  log {state.log(server.name)}")
+        say(console, f"{server.name}: running", f"    {server.url}", f"    log {state.log(server.name)}")
     for page in aws.cloudformation.get_paginator("describe_stacks").paginate():
         for stack in page["Stacks"]:
             outputs = (o for o in stack.get("Outputs", []) if not o["OutputKey"].startswith("Exports"))
-            shown = "  ".join(f"{output['OutputKey']}={output['OutputValue']}" for output in outputs)
-            table.add_row(stack["StackName"], stack["StackStatus"], shown)
+            shown = (f"    {output['OutputKey']}={output['OutputValue']}" for output in outputs)
+            say(console, f"{stack['StackName']}: {stack['StackStatus']}", *shown)
     owner = settings.load(LOCAL, state.environments).owner
     releases = deploy_progress.find_releases(aws, owner)
     found = deploy_progress.declared_release(releases) if releases else None
-    told = f"{found.digest} {found.message}" if found else ""
-    if found and found.warnings:
-        told += f". Warning: {found.warnings}"
-    table.add_row("release", found.state if found else "none", told)
-    wide(console).print(table)
+    if found is None:
+        say(console, "release: none")
+        return
+    warning = [f"    Warning: {found.warnings}"] if found.warnings else []
+    say(console, f"release {found.digest}: {found.state}", f"    {found.message}", *warning)

@@ -263,6 +263,7 @@ def _next_steps(state: State, at: Environment) -> list[str]:
     return [
         f"The local system runs: AWS at {at.variables['AWS_ENDPOINT_URL']}, Bedrock at {bedrock}.",
         f'Query it:    {prefix}make route QUERY="red car driving at night"',
+        f"Its report:  {prefix}make report",
         f"Inspect it:  {prefix}make local-status",
         f"             or with any AWS client, after: set -a; . {shown}/env; set +a",
         f"Stop it:     {prefix}make local-down",

@@ -26,6 +26,7 @@ COMMANDS = {
     "route": "ask a deployed router one query",
     "watch": "follow the running release until it ends",
     "releases": "list all releases with state, share, scores and cost",
+    "report": "fetch the report of a release, and open it",
     "rollback": "give all requests to the previous good release",
     "head-off": "switch classification heads off, without a deployment",
     "head-on": "switch classification heads on again",

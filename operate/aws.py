@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_dynamodb import DynamoDBServiceResource
+    from mypy_boto3_s3 import S3Client
     from mypy_boto3_stepfunctions import SFNClient
+    from mypy_boto3_sts import STSClient
 
 # A command waits for a person, so it fails early.
 CONFIG = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "max_attempts": 3})
@@ -59,9 +61,19 @@ class Aws:
         return self.session.resource("dynamodb", **self._options)
 
     @cached_property
+    def s3(self) -> S3Client:
+        """S3."""
+        return self.session.client("s3", **self._options)
+
+    @cached_property
     def stepfunctions(self) -> SFNClient:
         """Step Functions."""
         return self.session.client("stepfunctions", **self._options)
+
+    @cached_property
+    def sts(self) -> STSClient:
+        """STS."""
+        return self.session.client("sts", **self._options)
 
     @cached_property
     def bedrock(self) -> BedrockClient:

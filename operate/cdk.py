@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from operate import account
 from operate.environment import LOCAL, without_access
 from operate.errors import OperateError
 from operate.node import OLDEST_NODE, machine_node, packaged_node
@@ -78,7 +79,8 @@ def run_in_account(name: str, arguments: Sequence[str]) -> int:
     """Run the CDK for an environment in AWS with the caller's credentials; return its exit status.
 
     Raises:
-        OperateError: It is the local environment, which has its own commands.
+        OperateError: It is the local environment, which has its own commands, or the credentials are not
+            those of its account.
     """
     if name == LOCAL:
         raise OperateError(
@@ -86,6 +88,8 @@ def run_in_account(name: str, arguments: Sequence[str]) -> int:
             advice="Use `make local` and `make local-down` for it, or name one in AWS, such as ENV=dev.",
         )
     chosen = load(name)
+    if not any(argument.partition("=")[0] in account.OTHERS for argument in arguments):
+        account.check(name, chosen)
     if arguments and arguments[0] == "bootstrap":
         # Away from cdk.json: with it, bootstrap would synthesize the whole application first.
         prepare = bootstrap(chosen.account, chosen.region, chosen.bootstrap_qualifier)

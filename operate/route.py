@@ -17,7 +17,9 @@ from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, ClientError
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
+from distilled_router.visible import visible
 from operate import environment, web
 from operate.environment import Environment
 from operate.errors import OperateError
@@ -121,7 +123,8 @@ def table(answers: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     """Return a table of queries and answers: one column for each label, the source, the router's latency."""
     labels = list(answers[0][1]["weights"]) if answers else []
     result = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # so that 80 columns do
-    result.add_column("query", no_wrap=True)
+    # The only column that may become narrower, by a shortened query.
+    result.add_column("query", min_width=8)
     for label in labels:
         result.add_column(label, justify="right", no_wrap=True)
     result.add_column("source", no_wrap=True)
@@ -129,5 +132,6 @@ def table(answers: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     for query, answer in answers:
         weights = [f"{float(answer['weights'][label]):.2f}" for label in labels]
         latency = f"{float(answer['latency_ms']):.0f} ms"
-        result.add_row(query, *weights, str(answer["source"]), latency)
+        shown = Text(visible(query), no_wrap=True, overflow="ellipsis")
+        result.add_row(shown, *weights, str(answer["source"]), latency)
     return result

@@ -27,9 +27,10 @@ class CloudFormation:
         return type("Pages", (), {"paginate": lambda _: [{"Stacks": [stack]}]})()
 
 
+@pytest.mark.parametrize("width", [80, 2_000])
 @pytest.mark.parametrize("terminal", [True, False])
 def test_status_shows_texts_as_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, terminal: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, terminal: bool, width: int
 ) -> None:
     monkeypatch.setattr(status, "variables", lambda _: {})
     monkeypatch.setattr(servers, "recorded", lambda _: [Server("emulator", 1, "https://127.0.0.1:1")])
@@ -38,10 +39,12 @@ def test_status_shows_texts_as_they_are(
     release = Release("aaaaaaaaaaaa", state="failed", message=f"refused: {HOSTILE}")
     monkeypatch.setattr(deploy_progress, "declared_release", lambda _: release)
     out = io.StringIO()
-    status.show(State(tmp_path), Terminal(file=out, force_terminal=terminal, width=2_000))
+    status.show(State(tmp_path), Terminal(file=out, force_terminal=terminal, width=width))
     text = out.getvalue()
     assert controls(text) == []
     assert text.count("\\u001b]0;title") == 3
     assert text.count("[red]end") == 3
-    assert "https://127.0.0.1:1" in text
+    assert "    https://127.0.0.1:1\n" in text
+    # Whole, so that it can be copied.
+    assert f"    log {State(tmp_path).log('emulator')}\n" in text
     assert "not shown" not in text

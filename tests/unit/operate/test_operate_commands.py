@@ -11,6 +11,7 @@ import pytest
 
 from operate import __main__ as operate
 from operate import (
+    account,
     bootstrap,
     cdk,
     cost,
@@ -26,6 +27,7 @@ from operate import (
     head_on,
     head_switch,
     releases,
+    report,
     rollback,
     route,
     synth,
@@ -41,7 +43,7 @@ from stacks.settings import PROJECT, load
 # mypy holds each module against the protocol.
 MODULES: tuple[Command, ...] = (
     *(bootstrap, synth, diff, deploy, destroy),
-    *(route, watch, releases, rollback, head_off, head_on),
+    *(route, watch, releases, report, rollback, head_off, head_on),
     *(cost, dataset_check, head, execution_policy),
 )
 
@@ -199,7 +201,23 @@ def cdk_arguments(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return 0
 
     monkeypatch.setattr(cdk, "run", run)
+    monkeypatch.setattr(account, "check", lambda name, settings: None)
     return runs
+
+
+@pytest.mark.parametrize("command", ["bootstrap", "diff", "deploy", "destroy"])
+def test_credentials_of_another_account_are_told_before_anything_runs(
+    cdk_arguments: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    monkeypatch.setattr(account, "check", raising(OperateError("another account")))
+    assert main([command, "--environment", "dev"]) == 1
+    assert "another account" in capsys.readouterr().err
+    assert cdk_arguments == []
+    # Whose these are, the CDK finds out.
+    assert main([command, "--environment", "dev", "--", "--profile", "dev"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,20 @@ def test_the_table_shows_query_weights_source_and_latency() -> None:
     assert ["a", "dog", "barks", "0.85", "0.00", "0.05", "0.10", "base", "12", "ms"] in lines
 
 
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_narrow_table_shortens_queries_and_nothing_else(width: int, terminal: bool) -> None:
+    out = io.StringIO()
+    query = "a street musician playing the violin while a tram passes by the old opera house"
+    Terminal(file=out, width=width, force_terminal=terminal).print(route.table([(query, ANSWER)] * 2))
+    lines = [line for line in out.getvalue().splitlines() if "a street" in line]
+    assert len(lines) == 2
+    for line in lines:
+        assert "\N{HORIZONTAL ELLIPSIS}" in line
+        assert line.split()[-7:] == ["0.85", "0.00", "0.05", "0.10", "distilled", "12", "ms"]
+    assert all(name in out.getvalue() for name in (*ANSWER["weights"], "source", "latency"))
+
+
 def test_no_answer_controls_the_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
