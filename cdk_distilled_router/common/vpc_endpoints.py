@@ -26,7 +26,8 @@ INTERFACES: Mapping[str, str] = {
 }
 GATEWAYS: Mapping[str, str] = {
     "dynamodb": "Read and write the releases table with the route.",
-    "s3": "Access the data bucket and source files, answer CloudFormation, run Bedrock's jobs in the VPC.",
+    "s3": "Access the data bucket and source files, load the router's classification heads, answer "
+    "CloudFormation, run Bedrock's jobs in the VPC.",
 }
 
 

@@ -115,9 +115,15 @@ def test_environment_differs_from_the_local_one_in_little() -> None:
         tomllib.loads((each / "local.toml").read_text(encoding="utf-8")) for each in (ENVIRONMENTS, folder)
     )
     keys = first.keys() | second.keys()
-    assert {key for key in keys if first.get(key) != second.get(key)} == {"name", "task", "dataset", "gate"}
+    assert {key for key in keys if first.get(key) != second.get(key)} == {
+        *("name", "task", "dataset", "gate", "head")
+    }
     limits = first["gate"].items() ^ second["gate"].items()
-    assert {name for name, _ in limits} == {"non_inferiority_margin"}  # a smaller hold-out set
+    # A smaller hold-out set needs larger margins.
+    assert {name for name, _ in limits} == {"non_inferiority_margin"}
+    assert {name for name, _ in first["head"].items() ^ second["head"].items()} == {
+        *("margin_error", "margin_dominant")
+    }
     settings = load("local", folder)
     assert settings.task_folder == FOLDER
     assert settings.owner != load("local").owner
