@@ -78,6 +78,7 @@ class ReleaseStack(cdk.Stack):
         if hours := settings.release.wait_hours:
             ReleaseWait(self, "Wait", release=self.release, hours=hours, hosting=hosting)
         cdk.CfnOutput(self, "TableName", value=self.table.table_name)
+        cdk.CfnOutput(self, "TopicArn", value=self.topic.topic_arn)
         cdk.CfnOutput(self, "StateMachineArn", value=self.release.machine.state_machine_arn)
 
     def _throughput(self, key: kms.IKey) -> ProvisionedThroughput | None:

@@ -42,6 +42,11 @@ def test_topic_is_encrypted_with_our_key_and_refuses_what_is_not_tls(assembly: A
     assert denial.conditions == {"Bool": {"aws:SecureTransport": "false"}}
 
 
+def test_topic_is_an_output_for_other_subscribers(assembly: Assembly) -> None:
+    outputs = assembly.templates["release"]["Outputs"]
+    assert assembly.plain(outputs["TopicArn"]["Value"]) == "<Notifications>"
+
+
 def test_release_machine_may_publish_to_the_encrypted_topic(assembly: Assembly) -> None:
     """Publishing to an encrypted topic needs the use of its key (SNS developer guide, KMS)."""
     statements = assembly.role_statements(assembly.one("AWS::IAM::Role", "ReleaseStateMachineRole"))
