@@ -31,7 +31,7 @@ from distilled_router.release.route import HEAD_FILE, ROUTE, item_key, releases_
 # An HTTP API gives up after 30 s, and the CDK allows 29; the router's time budget is smaller.
 INTEGRATION_TIMEOUT = cdk.Duration.seconds(29)
 BATCH_PATH = "/routes"
-DESCRIPTION = "Weighs the channels of a video search query"
+DESCRIPTION = "Returns the weights of a query's labels"
 
 
 @dataclass(frozen=True, kw_only=True)
