@@ -31,6 +31,7 @@ COMMANDS = {
     "head-off": "switch classification heads off, without a deployment",
     "head-on": "switch classification heads on again",
     "cost": "estimate what an environment costs, without access to AWS",
+    "dataset-import": "convert labelled rows of another form, such as OpenAI's",
     "dataset-check": "check a file of training rows or of raw queries",
     "head": "train a classification head here, or let one answer",
     "execution-policy": "write the policies that CloudFormation needs",

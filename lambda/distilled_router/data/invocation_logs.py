@@ -85,7 +85,7 @@ class Selection:
         if self.teacher and model_of(model) != model_of(self.teacher):
             raise LeftOut("answers of other models than the teacher", model)
         texts, begun = _turns(self._body(record, "input"))
-        query = self._query(texts)
+        query = query_in(texts, self.template, self.task)
         return Logged(query, self._weights(self._body(record, "output"), begun) if self.teacher else None)
 
     def _body(self, record: Mapping[str, Any], part: str) -> Any:
@@ -97,16 +97,6 @@ class Selection:
             raise LeftOut(f"no {part} in the record")
         return self.body(uri)
 
-    def _query(self, texts: Sequence[str]) -> str:
-        if len(texts) > 1 and self.template == QUERY_MARK:
-            raise LeftOut("several text blocks in the user's turn (set dataset.log_query to mark the query)")
-        query = _marked("\n".join(texts), self.template).strip()
-        if not query:
-            raise LeftOut("empty queries")
-        if len(query) > (most := self.task.max_query_characters):
-            raise LeftOut(f"queries of more than {most} characters (set dataset.log_query to mark the query)")
-        return query
-
     def _weights(self, body: Any, begun: str) -> tuple[float, ...]:
         try:
             reply = _reply(body, self.task.labels)
@@ -117,6 +107,23 @@ class Selection:
         except (TypeError, ValueError, OverflowError) as error:  # counts of tokens that are no numbers
             raise LeftOut("answers in an unknown form", type(error).__name__) from error
         return tuple(weights[label] for label in self.task.labels)
+
+
+def query_in(texts: Sequence[str], template: str, task: Task) -> str:
+    """Return the query in the text blocks of a user's turn, without spaces around it.
+
+    Raises:
+        LeftOut: They have no query that the task allows. A reason that is about the template calls it
+            `dataset.log_query`.
+    """
+    if len(texts) > 1 and template == QUERY_MARK:
+        raise LeftOut("several text blocks in the user's turn (set dataset.log_query to mark the query)")
+    query = _marked("\n".join(texts), template).strip()
+    if not query:
+        raise LeftOut("empty queries")
+    if len(query) > (most := task.max_query_characters):
+        raise LeftOut(f"queries of more than {most} characters (set dataset.log_query to mark the query)")
+    return query
 
 
 def model_of(identifier: str) -> str:

@@ -16,6 +16,7 @@ from operate import (
     cdk,
     cost,
     dataset_check,
+    dataset_import,
     deploy,
     deployed,
     destroy,
@@ -44,7 +45,7 @@ from stacks.settings import PROJECT, load
 MODULES: tuple[Command, ...] = (
     *(bootstrap, synth, diff, deploy, destroy),
     *(route, watch, releases, report, rollback, head_off, head_on),
-    *(cost, dataset_check, head, execution_policy),
+    *(cost, dataset_import, dataset_check, head, execution_policy),
 )
 
 
