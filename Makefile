@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: benchmarks bootstrap checks contracts cost dataset-check dataset-import diff deploy destroy durations execution-policy head-off head-on help install install-deploy install-tests local local-status local-down lock permissions releases report rollback route synth watch test test-all tests types faults snapshots schema clean
+.PHONY: benchmarks bootstrap checks contracts cost dataset-check dataset-import diff deploy destroy durations execution-policy head-off head-on help install install-deploy install-tests local local-status local-down lock new-task permissions releases report rollback route synth watch test test-all tests types faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Without Python's cache of compiled modules, each synthesis compiles all of aws_cdk again.
@@ -77,6 +77,10 @@ watch: $(DEPLOYS)  ## Follow the running release until it ends [ENV=local]
 
 cost: $(DEPLOYS)  ## Estimate what an environment costs, without access to AWS: ENV=dev [COUNT=10000: rows or queries]
 	@python -m operate cost --environment "$(ENV)" $(if $(COUNT),--queries "$(COUNT)")
+
+new-task: $(DEPLOYS)  ## Lay out a task's folder: NAME=support LABELS="billing,technical,account" [FOLDER=tasks/support]
+	@test -n "$(NAME)" && test -n "$(LABELS)" || { echo 'Name and labels are required: make new-task NAME=support LABELS="billing,technical,account"' >&2; exit 2; }
+	@python -m operate new-task "$(NAME)" --labels "$(LABELS)" $(if $(FOLDER),--folder "$(FOLDER)")
 
 dataset-import: $(DEPLOYS)  ## Convert labelled rows of another form: FROM=openai FILE=theirs.jsonl OUT=rows.jsonl [TASK=] [REPLACE=1]
 	@test -n "$(FROM)" && test -n "$(FILE)" && test -n "$(OUT)" || { echo 'Form and files are required: make dataset-import FROM=openai FILE=theirs.jsonl OUT=rows.jsonl' >&2; exit 2; }

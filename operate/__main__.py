@@ -31,6 +31,7 @@ COMMANDS = {
     "head-off": "switch classification heads off, without a deployment",
     "head-on": "switch classification heads on again",
     "cost": "estimate what an environment costs, without access to AWS",
+    "new-task": "lay out the folder of a new task from its labels",
     "dataset-import": "convert labelled rows of another form, such as OpenAI's",
     "dataset-check": "check a file of training rows or of raw queries",
     "head": "train a classification head here, or let one answer",

@@ -7,7 +7,7 @@
 
 from stacks.settings.dataset import Dataset, is_folder, is_s3, split_s3_uri
 from stacks.settings.endpoint import Endpoint
-from stacks.settings.fields import PROJECT
+from stacks.settings.fields import PROJECT, is_inside
 from stacks.settings.loading import ENVIRONMENTS, Problem, SettingsError, load
 from stacks.settings.network import Network, NetworkEndpoints
 from stacks.settings.operations import (
@@ -18,11 +18,12 @@ from stacks.settings.operations import (
     Pack,
     Security,
 )
-from stacks.settings.types import DEFAULT_QUALIFIER, STACKS, Settings
+from stacks.settings.types import DEFAULT_QUALIFIER, MAXIMUM_FULL_NAME, STACKS, Settings
 
 __all__ = [
     "DEFAULT_QUALIFIER",
     "ENVIRONMENTS",
+    "MAXIMUM_FULL_NAME",
     "PROJECT",
     "STACKS",
     "Alarms",
@@ -39,6 +40,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "is_folder",
+    "is_inside",
     "is_s3",
     "load",
     "split_s3_uri",

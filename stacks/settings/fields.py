@@ -11,6 +11,13 @@ PROJECT = Path(__file__).resolve().parents[2]
 """The project's root, to which paths in the settings are relative."""
 
 
+def is_inside(folder: str, project: Path = PROJECT) -> bool:
+    """Return whether a path is relative to the project and stays inside it, links included."""
+    path = Path(folder)
+    is_below = not path.is_absolute() and ".." not in path.parts
+    return is_below and (project / path).resolve().is_relative_to(project)
+
+
 def _unreserved(key: str) -> str:
     for prefix in ("aws:", "distilled-router:"):
         if key.lower().startswith(prefix):

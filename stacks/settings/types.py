@@ -25,7 +25,7 @@ from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import FILES, Task, TaskError
 from stacks.settings.dataset import Dataset
 from stacks.settings.endpoint import Endpoint
-from stacks.settings.fields import PROJECT, TagKey, TagValue, unlike
+from stacks.settings.fields import PROJECT, TagKey, TagValue, is_inside, unlike
 from stacks.settings.network import Network
 from stacks.settings.operations import Alarms, Budget, Checks, Encryption, Security
 
@@ -185,13 +185,12 @@ class Settings(Props):
     @field_validator("task")
     @classmethod
     def _check_task(cls, value: str) -> str:
-        folder = Path(value)
-        inside = (PROJECT / folder).resolve().is_relative_to(PROJECT)
-        if folder.is_absolute() or ".." in folder.parts or not inside:
+        if not is_inside(value, PROJECT):
             raise not_allowed("a folder inside the project, relative to its root")
+        folder = PROJECT / value
         try:
-            Robustness.load(Task.load(PROJECT / folder), PROJECT / folder)
-            negatives(PROJECT / folder)
+            Robustness.load(Task.load(folder), folder)
+            negatives(folder)
         except TaskError as error:
             problem = str(error).replace(f"{PROJECT}/", "")
             raise not_allowed(f"a folder with a valid task; {problem}") from error

@@ -50,6 +50,7 @@ RESERVED_WORDS = (
 _RESERVED = re.compile("|".join(map(re.escape, RESERVED_WORDS)))
 
 _LABEL = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_LABEL_RULE = "lower-case letters, digits, - and _, at most 40, beginning with a letter"
 
 
 class TaskError(ValueError):
@@ -215,12 +216,16 @@ def _problems(task: Task) -> Iterator[str]:
     """Yield each problem that makes a task unusable, mostly after edits of task.toml and the prompts."""
     labels = task.labels
     if not isinstance(task.name, str) or not _LABEL.fullmatch(task.name):
-        yield "name must be lower-case letters, digits, - and _, at most 40"
-    if not isinstance(labels, tuple) or not all(isinstance(x, str) and _LABEL.fullmatch(x) for x in labels):
-        yield "labels must be a list of lower-case names"
+        yield f"name must be {_LABEL_RULE}; found {task.name!r:.60}"
+    if not isinstance(labels, tuple):
+        yield f"labels must be a list of lower-case names; found {labels!r:.60}"
         return
-    if not 2 <= len(labels) <= 20 or len(set(labels)) < len(labels):
-        yield "labels must be 2 to 20 different names"
+    if wrong := [each for each in labels if not isinstance(each, str) or not _LABEL.fullmatch(each)]:
+        yield f"labels must be a list of lower-case names: {_LABEL_RULE}; found {wrong[0]!r:.60}"
+        return
+    different = len(set(labels))
+    if not 2 <= len(labels) <= 20 or different < len(labels):
+        yield f"labels must be 2 to 20 different names; found {len(labels)}, {different} of them different"
     if task.format not in FORMATS:
         yield f"format must be one of {', '.join(FORMATS)}"
     if type(task.max_query_characters) is not int or not 1 <= task.max_query_characters <= 10_000:

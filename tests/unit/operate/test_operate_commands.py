@@ -27,6 +27,7 @@ from operate import (
     head_off,
     head_on,
     head_switch,
+    new_task,
     releases,
     report,
     rollback,
@@ -45,7 +46,7 @@ from stacks.settings import PROJECT, load
 MODULES: tuple[Command, ...] = (
     *(bootstrap, synth, diff, deploy, destroy),
     *(route, watch, releases, report, rollback, head_off, head_on),
-    *(cost, dataset_import, dataset_check, head, execution_policy),
+    *(cost, new_task, dataset_import, dataset_check, head, execution_policy),
 )
 
 
