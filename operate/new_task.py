@@ -1,7 +1,7 @@
 """Lay out the folder of a new task: labels, prompts, and texts that test it.
 
-The folder can be synthesized at once. The mark [EDIT: ...] shows where you have
-to describe your labels.
+The mark [EDIT: ...] shows where you have to describe your labels. Nothing is
+deployed while a prompt has one.
 """
 
 from __future__ import annotations

@@ -33,6 +33,9 @@ NAME_PATTERN = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 # Without a hyphen, so that the names of one environment, `<name>-dev-...`, never begin another's.
 ENVIRONMENT_PATTERN = r"^[a-z][a-z0-9]*$"
 
+UNFINISHED = "[EDIT:"
+"""Marks a place that `make new-task` leaves to the user."""
+
 STACKS = ("data", "distillation", "release", "router", "operations")
 """The stacks in order of dependency; each is called `<name>-<environment>-<stack>`."""
 
@@ -189,11 +192,18 @@ class Settings(Props):
             raise not_allowed("a folder inside the project, relative to its root")
         folder = PROJECT / value
         try:
-            Robustness.load(Task.load(folder), folder)
+            task = Task.load(folder)
+            Robustness.load(task, folder)
             negatives(folder)
         except TaskError as error:
             problem = str(error).replace(f"{PROJECT}/", "")
             raise not_allowed(f"a folder with a valid task; {problem}") from error
+        prompts = {"teacher_prompt.txt": task.teacher_prompt, "student_prompt.txt": task.student_prompt}
+        if unfinished := [f"{value}/{name}" for name, prompt in prompts.items() if UNFINISHED in prompt]:
+            raise not_allowed(
+                f'a folder with finished prompts: replace each "{UNFINISHED} ...]" in '
+                f"{' and '.join(unfinished)}. Models are paid for what a prompt says"
+            )
         return value
 
     @field_validator("distillation")

@@ -19,7 +19,7 @@ from evaluation.questions import questions
 from local.bedrock import rules
 from operate import new_task
 from operate.__main__ import main
-from stacks.settings import ENVIRONMENTS, PROJECT, Settings, load
+from stacks.settings import ENVIRONMENTS, PROJECT, Settings, SettingsError, load
 
 THREE = ("billing", "technical", "account")
 # Labels that are words of the prompts, or of Bedrock's training format.
@@ -156,7 +156,13 @@ def following(text: str, folder: Path) -> Settings:
 def test_settings_of_the_next_steps_load(
     run: Run, project: Path, labels: tuple[str, ...], name: str, environment: str, owner: str
 ) -> None:
-    settings = following(run(name, ",".join(labels))[1], project.parent / "environments")
+    steps = run(name, ",".join(labels))[1]
+    with pytest.raises(SettingsError, match=r"teacher_prompt\.txt. Models are paid") as refused:
+        following(steps, project.parent / "environments")
+    assert 'replace each "[EDIT: ...]"' in str(refused.value)
+    for prompt in (project / "tasks" / name).glob("*_prompt.txt"):
+        prompt.write_text(re.sub(r"\[EDIT: [^\]]+\]", "edited", prompt.read_text()))
+    settings = following(steps, project.parent / "environments")
     assert (settings.environment, settings.owner) == (environment, owner)
     assert settings.task_folder == project / "tasks" / name
     assert settings.dataset.queries == f"tasks/{name}/queries.txt"
