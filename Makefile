@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: benchmarks bootstrap checks contracts cost dataset-check dataset-import diff deploy destroy durations execution-policy head-off head-on help install install-deploy install-tests local local-status local-down lock new-task permissions releases report rollback route synth watch test test-all tests types faults snapshots schema clean
+.PHONY: benchmarks bootstrap checks contracts cost dataset-check dataset-import diff deploy destroy doctor durations execution-policy head-off head-on help install install-deploy install-tests local local-status local-down lock new-task permissions releases report rollback route synth watch test test-all tests types faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Without Python's cache of compiled modules, each synthesis compiles all of aws_cdk again.
@@ -95,6 +95,9 @@ synth: $(DEPLOYS)  ## Write cdk.out, without access to AWS [ENV=local]
 
 bootstrap: $(DEPLOYS)  ## Prepare an AWS account and Region for the CDK, once: ENV=dev
 	@python -m operate bootstrap --environment "$(ENV)"
+
+doctor: $(DEPLOYS)  ## Check an account: credentials, models, quotas, stacks, leftovers; only reads [ENV=local]
+	@python -m operate doctor --environment "$(ENV)"
 
 diff: $(DEPLOYS)  ## Show what a deployment to AWS would change: ENV=dev [READ_ONLY=1: create no change set]
 	@python -m operate diff --environment "$(ENV)" $(if $(READ_ONLY),--read-only)

@@ -19,6 +19,7 @@ from operate.printing import err, out
 # Each command is the module of its name. It is imported only to be run: `--help` is quick without all others.
 COMMANDS = {
     "bootstrap": "prepare an AWS account and Region for the CDK, once",
+    "doctor": "check an environment's account, and change nothing",
     "synth": "write the CloudFormation templates, without access to AWS",
     "diff": "show what a deployment would change",
     "deploy": "deploy an environment",

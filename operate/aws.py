@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_dynamodb import DynamoDBServiceResource
+    from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_stepfunctions import SFNClient
     from mypy_boto3_sts import STSClient
@@ -59,6 +60,21 @@ class Aws:
     def dynamodb(self) -> DynamoDBServiceResource:
         """DynamoDB, as a resource: its items come as plain Python values."""
         return self.session.resource("dynamodb", **self._options)
+
+    @cached_property
+    def functions(self) -> LambdaClient:
+        """Lambda."""
+        return self.session.client("lambda", **self._options)
+
+    @cached_property
+    def parameters(self) -> Any:
+        """Systems Manager, which has the Parameter Store."""
+        return self.session.client("ssm", **self._options)
+
+    @cached_property
+    def quotas(self) -> Any:
+        """Service Quotas."""
+        return self.session.client("service-quotas", **self._options)
 
     @cached_property
     def s3(self) -> S3Client:

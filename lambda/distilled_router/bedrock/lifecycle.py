@@ -19,6 +19,8 @@ from distilled_router.aws.errors import ResourceError, code, is_missing, message
 _GEOGRAPHIES = ("us.", "eu.", "apac.", "global.")
 # Settings that name the models, and examples of their values.
 _TRAINED, _FALLBACK = "distillation.teacher or distillation.student", "router.base_model"
+UNTOUCHED = "Nothing was started."
+"""In every message below: what was found comes before it, what to do after it."""
 _EXAMPLES = {
     _TRAINED: "teacher us.amazon.nova-pro-v1:0 for student amazon.nova-micro-v1:0:128k",
     _FALLBACK: "us.amazon.nova-micro-v1:0",
@@ -34,16 +36,22 @@ def foundation_model_id(identifier: str) -> str:
 
 
 def check_usable(
-    bedrock: Any, identifiers: Iterable[str], *, allow_legacy: bool, today: datetime | None = None
+    bedrock: Any,
+    identifiers: Iterable[str],
+    *,
+    allow_legacy: bool,
+    today: datetime | None = None,
+    setting: str = _TRAINED,
 ) -> None:
     """Raise ResourceError for a model that has ended, or is LEGACY and not allowed.
 
-    The message names the model, its dates and what to do. Makes one GetFoundationModel call for each model.
+    The message names the model, the setting that names it, its dates and what to do. Makes one
+    GetFoundationModel call for each model.
     """
     now = today or datetime.now(UTC)
     for identifier in identifiers:
-        lifecycle = _details(bedrock, identifier, _TRAINED).get("modelLifecycle", {})
-        _check_dates(identifier, _TRAINED, lifecycle, now, allow_legacy=allow_legacy)
+        lifecycle = _details(bedrock, identifier, setting).get("modelLifecycle", {})
+        _check_dates(identifier, setting, lifecycle, now, allow_legacy=allow_legacy)
 
 
 def check_fallback(
@@ -59,14 +67,14 @@ def check_fallback(
     modalities, types = details.get("outputModalities"), details.get("inferenceTypesSupported")
     if modalities and "TEXT" not in modalities:
         raise ResourceError(
-            f"Model {identifier} in {_FALLBACK} writes {', '.join(modalities)}, not TEXT. Nothing was "
-            "started. Choose a model that answers chats, such as us.amazon.nova-micro-v1:0."
+            f"Model {identifier} in {_FALLBACK} writes {', '.join(modalities)}, not TEXT. {UNTOUCHED} "
+            "Choose a model that answers chats, such as us.amazon.nova-micro-v1:0."
         )
     is_profile = foundation_model_id(identifier) != identifier
     if types and "ON_DEMAND" not in types and not is_profile:
         raise ResourceError(
-            f"Model {identifier} in {_FALLBACK} supports {', '.join(types)}, not ON_DEMAND. Nothing was "
-            f"started. Name its inference profile, us.{identifier}, or another model."
+            f"Model {identifier} in {_FALLBACK} supports {', '.join(types)}, not ON_DEMAND. "
+            f"{UNTOUCHED} Name its inference profile, us.{identifier}, or another model."
         )
 
 
@@ -78,8 +86,8 @@ def _details(bedrock: Any, identifier: str, setting: str) -> dict[str, Any]:
     except ClientError as error:
         if is_missing(error) or code(error) == "ValidationException":
             raise ResourceError(
-                f"Model {identifier} is unknown to Bedrock in this Region ({message(error)}). Nothing was "
-                f"started. Choose another one in {setting}."
+                f"Model {identifier} is unknown to Bedrock in this Region ({message(error)}). {UNTOUCHED} "
+                f"Choose another one in {setting}."
             ) from error
         raise
 
@@ -88,15 +96,16 @@ def _check_dates(
     identifier: str, setting: str, lifecycle: dict[str, Any], now: datetime, *, allow_legacy: bool
 ) -> None:
     end = lifecycle.get("endOfLifeTime")
+    example = f", such as {_EXAMPLES[setting]}" if setting in _EXAMPLES else ""
     if end and now >= end:
         raise ResourceError(
-            f"Model {identifier} ended on {end:%Y-%m-%d}; requests to it fail. Nothing was started. Choose "
-            f"another one in {setting}, such as {_EXAMPLES[setting]}."
+            f"Model {identifier} ended on {end:%Y-%m-%d}; requests to it fail. {UNTOUCHED} Choose another "
+            f"one in {setting}{example}."
         )
     if lifecycle.get("status") == "LEGACY" and not allow_legacy:
         until = f" and ends on {end:%Y-%m-%d}" if end else ""
         raise ResourceError(
-            f"Model {identifier} is LEGACY{until}. Nothing was started. Choose an ACTIVE model in {setting}, "
+            f"Model {identifier} is LEGACY{until}. {UNTOUCHED} Choose an ACTIVE model in {setting}, "
             "or set distillation.allow_legacy = true to try: Bedrock refuses accounts that are new or "
             "haven't used the model for 15 days."
         )

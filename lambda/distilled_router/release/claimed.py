@@ -73,8 +73,27 @@ class Claimed:
         name: str,
         is_wanted: Callable[[Mapping[str, str]], bool],
     ) -> Iterator[Found]:
-        for summary in summaries:
-            tags = ownership.read_tags(self.bedrock, summary[arn])
-            if tags is not None and is_wanted(tags):
-                digest = tags.get(DIGEST_TAG) or digest_of(self.owner, summary[name]) or ""
-                yield Found(str(summary[arn]), str(summary[name]), digest, tags, summary)
+        return found(self.bedrock, self.owner, summaries, arn, name, is_wanted)
+
+
+def found(
+    bedrock: Any,
+    owner: str,
+    summaries: Iterator[Mapping[str, Any]],
+    arn: str,
+    name: str,
+    is_wanted: Callable[[Mapping[str, str]], bool],
+) -> Iterator[Found]:
+    """Yield the resources with wanted tags among the summaries of one of Bedrock's lists.
+
+    Args:
+        bedrock, owner: the client, and whose names have digests.
+        summaries: of the list.
+        arn, name: the keys of ARN and name in a summary.
+        is_wanted: says whether a resource with these tags is wanted.
+    """
+    for summary in summaries:
+        tags = ownership.read_tags(bedrock, summary[arn])
+        if tags is not None and is_wanted(tags):
+            digest = tags.get(DIGEST_TAG) or digest_of(owner, summary[name]) or ""
+            yield Found(str(summary[arn]), str(summary[name]), digest, tags, summary)

@@ -28,10 +28,9 @@ from distilled_router.bedrock import deployments, evaluation_jobs, models, owner
 from distilled_router.bedrock.naming import release_name
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.release.claimed import Claimed, Found
-from distilled_router.release.route import Route
+from distilled_router.release.needs import AHEAD_SECONDS, DAMAGED, Needs, in_progress
 from distilled_router.release.table import (
     FAILED,
-    LIVE,
     RETIRED,
     ROLLING_OUT,
     Release,
@@ -42,12 +41,6 @@ from distilled_router.release.table import (
 # StartExecution is eventually consistent: an execution may not be found in its first moments.
 START_GRACE_SECONDS = 900
 RETAINED = "retention.throughput = retain"
-MOVING = "a release is moving to it"
-IN_PROGRESS = "its release is in progress"
-# A person damaged the release's item, so that nobody can tell whether it still runs.
-DAMAGED = "its release is in progress, but names no execution: repair or delete its item in the table"
-# A time that is further ahead is damage, and would not pass soon.
-_AHEAD_SECONDS = 24 * 3600
 
 type _Delete = Callable[[Found], bool]
 
@@ -157,7 +150,7 @@ class Sweeper:
         # Read after the lists, and the route last: a release that goes live in between is found in progress
         # or in the route. A release that starts again in between is read once more before a deletion.
         known = list(self.releases.all())
-        needed = self._needed(known, self.releases.effective_route())
+        needed = self._needs.by_digest(known, self.releases.effective_route())
         self._sweep_throughput(result, found.throughput, [r for r in known if r.digest != failed])
         self._stop_evaluation_jobs(result, found.jobs, known)
         for item in found.deployments:
@@ -212,6 +205,10 @@ class Sweeper:
         for item in list(Claimed(self.bedrock, self.owner, of).everything()):
             if not self.claimant.holds(item.tags):
                 ownership.claim(self.bedrock, item.arn, self.claimant)
+
+    @property
+    def _needs(self) -> Needs:
+        return Needs(self.releases, self.stepfunctions, self.keep_releases, self.throughput_name, self.now)
 
     @property
     def _claimed(self) -> Claimed:
@@ -283,7 +280,7 @@ class Sweeper:
         The grading may have ended without its job. During the rollout nobody waits for one.
         """
         waiting = [release for release in known if not release.is_over and release.state != ROLLING_OUT]
-        wanted = {evaluation_jobs.job_name(self.owner, release): _in_progress(release) for release in waiting}
+        wanted = {evaluation_jobs.job_name(self.owner, release): in_progress(release) for release in waiting}
         for item in found:
             reason = wanted.get(item.name)
             self._remove(result, item, reason, self._stop_job)
@@ -322,7 +319,7 @@ class Sweeper:
         """
         for item in found:
             with result.trying(item.arn):
-                reason = self._needs_throughput(item, known)
+                reason = self._needs.of_throughput(item, known)
                 if reason and reason != DAMAGED:
                     result.kept[item.arn] = reason
                     continue
@@ -370,46 +367,6 @@ class Sweeper:
     def _at(self) -> datetime:
         return datetime.fromtimestamp(self.now(), UTC)
 
-    def _needs_throughput(self, item: Found, known: Sequence[Release]) -> str | None:
-        """Return why throughput must stay, or None.
-
-        A release is live before it buys or moves throughput, so it counts as in progress until its execution
-        has ended. The route is read after that: an execution that has ended has moved the route.
-        """
-        names = {item.name, throughput.created_as(item.summary, item.tags)}
-        wanted = self.throughput_name in names
-        moving = [r for r in known if (wanted or r.throughput in names) and self._is_open(r)]
-        if any(release.execution for release in moving):
-            return MOVING
-        route = self.releases.effective_route()
-        if any(share.endpoint == item.arn for share in route.shares):
-            return "named by the route"
-        live = [release for release in known if release.state == LIVE]
-        if wanted and live and not route.shares and max(live, key=self._updated).endpoint == item.arn:
-            # An operator switched it off by an empty route, and may switch it on again.
-            return "went live last"
-        return DAMAGED if moving else None
-
-    def _is_open(self, release: Release) -> bool:
-        """Return whether an execution still works on the release, which may be live already."""
-        if release.state == LIVE:
-            return executions.is_open(executions.find(self.stepfunctions, release.execution))
-        return not release.is_final
-
-    def _needed(self, known: Sequence[Release], route: Route) -> dict[str, str]:
-        """Return why endpoint and model must stay, by digest, for every release that needs them."""
-        needed = {release.digest: _in_progress(release) for release in known if not release.is_final}
-        needed |= dict.fromkeys(route.digests(), "named by the route")
-        live = [release for release in known if release.state == LIVE]
-        if live:
-            # An operator who switches it off by an empty route may switch it on again.
-            needed.setdefault(max(live, key=self._updated).digest, "went live last")
-        good = [
-            release for release in known if release.state in {LIVE, RETIRED} and release.digest not in needed
-        ]
-        good.sort(key=self._updated, reverse=True)
-        return needed | {release.digest: "kept for rollback" for release in good[: self.keep_releases]}
-
     def _needed_since(self, digest: str) -> str | None:
         """Return why endpoint and model must stay, if that began after the table was read."""
         release = self.releases.get(digest)
@@ -428,7 +385,7 @@ class Sweeper:
     def _end_if_abandoned(self, release: Release) -> None:
         execution = executions.find(self.stepfunctions, release.execution)
         began = release.updated_at if release.is_reevaluated else release.started_at
-        young = -_AHEAD_SECONDS <= self.now() - began < START_GRACE_SECONDS
+        young = -AHEAD_SECONDS <= self.now() - began < START_GRACE_SECONDS
         if executions.is_open(execution) or (execution is None and young):
             return
         reason = f"its execution is {execution['status'] if execution else 'gone'}: {release.execution}"
@@ -458,14 +415,6 @@ class Sweeper:
         told = {name: getattr(result, name) for name in ("removed", "waiting", "kept", "refused", "unrouted")}
         is_normal = not result.refused and DAMAGED not in result.kept.values()
         (logger.info if is_normal else logger.warning)(done, **told)
-
-    def _updated(self, release: Release) -> int:
-        """Return when the release was updated; a damaged time comes first of all."""
-        return release.updated_at if release.updated_at <= self.now() + _AHEAD_SECONDS else 0
-
-
-def _in_progress(release: Release) -> str:
-    return IN_PROGRESS if release.execution else DAMAGED
 
 
 def _known(

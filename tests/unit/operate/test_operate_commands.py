@@ -21,6 +21,7 @@ from operate import (
     deployed,
     destroy,
     diff,
+    doctor,
     environment,
     execution_policy,
     head,
@@ -44,7 +45,7 @@ from stacks.settings import PROJECT, load
 
 # mypy holds each module against the protocol.
 MODULES: tuple[Command, ...] = (
-    *(bootstrap, synth, diff, deploy, destroy),
+    *(bootstrap, doctor, synth, diff, deploy, destroy),
     *(route, watch, releases, report, rollback, head_off, head_on),
     *(cost, new_task, dataset_import, dataset_check, head, execution_policy),
 )
@@ -105,11 +106,11 @@ def as_a_shell_splits(example: str) -> list[str]:
 
 def test_command_without_a_name_lists_the_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    assert capsys.readouterr().err.startswith("Name a command: bootstrap, synth, ")
+    assert capsys.readouterr().err.startswith("Name a command: bootstrap, doctor, ")
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("relases", "Did you mean releases?"), ("xyz", "The commands are bootstrap, synth")]
+    ("name", "hint"), [("relases", "Did you mean releases?"), ("xyz", "The commands are bootstrap, doctor")]
 )
 def test_unknown_command_is_named_with_what_is_known(
     name: str, hint: str, capsys: pytest.CaptureFixture[str]
@@ -135,7 +136,9 @@ def test_list_of_commands_loads_none_of_them() -> None:
 
 
 def test_commands_on_releases_load_neither_the_cdk_nor_the_emulator() -> None:
-    modules = loaded("from operate import cdk, deploy, head_off, head_on, releases, rollback, route, watch")
+    modules = loaded(
+        "from operate import cdk, deploy, doctor, head_off, head_on, releases, rollback, route, watch"
+    )
     assert not {name for name in modules if name.split(".")[0] in {"aws_cdk", "jsii", "local", "cfnlint"}}
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from distilled_router.aws.custom_resource import Event
 from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags, throughput_name
+from distilled_router.release.needs import DAMAGED, MOVING
 from distilled_router.release.route import Route
-from distilled_router.release.sweep import DAMAGED, MOVING
 from distilled_router.release.table import FAILED, LIVE, RETIRED, ROLLING_OUT, Release
 from distilled_router.release.wait_conditions import WaitConditions, Window
 from release.handler import Services, check

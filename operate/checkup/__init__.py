@@ -1,0 +1,1 @@
+"""The checks of `python -m operate doctor`: each reads an environment's account and yields findings."""

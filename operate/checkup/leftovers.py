@@ -1,0 +1,147 @@
+"""Checks for what is billed, or stored, and needed by no release."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from distilled_router.bedrock import deployments, evaluation_jobs, models, ownership, throughput
+from distilled_router.bedrock.naming import OWNER_TAG, digest_of, throughput_name
+from distilled_router.release.claimed import Found, found
+from distilled_router.release.needs import Needs, in_progress
+from distilled_router.release.table import ROLLING_OUT, Release
+from operate.checkup.finding import Finding
+from operate.checkup.place import stack
+from operate.deployed import Deployed
+from operate.environment import Environment
+
+RUNBOOK = "docs/runbook.md, Look for orphans"
+THROUGHPUT, JOBS, GRADINGS, DEPLOYMENTS, MODELS = (
+    "throughput",
+    "training jobs",
+    "evaluation jobs",
+    "deployments",
+    "models",
+)
+# By kind: what one costs, and the command that ends that.
+COSTS = {
+    THROUGHPUT: ("is billed by the hour", "delete-provisioned-model-throughput --provisioned-model-id"),
+    JOBS: ("runs, and is billed", "stop-model-customization-job --job-identifier"),
+    GRADINGS: ("runs, and is billed", "stop-evaluation-job --job-identifier"),
+    DEPLOYMENTS: (
+        "costs nothing while idle, and keeps its model from being deleted",
+        "delete-custom-model-deployment --custom-model-deployment-identifier",
+    ),
+    MODELS: ("is billed by the month", "delete-custom-model --model-identifier"),
+}
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """Finds an owner's resources in Bedrock, and which of them are needed. `releases` is None without any."""
+
+    at: Environment
+    releases: Deployed | None
+
+    def check(self, kind: str) -> Iterator[Finding]:
+        """Yield a finding for each resource of a kind that nothing needs, or that there is none."""
+        # Read before the table, so that what a release creates in between is not taken for a leftover.
+        listed = list(self._listed(kind))
+        needed = self._needed(kind, listed)
+        left = [item for item in listed if item.arn not in needed]
+        findings = [one for item in left if (one := self._finding(kind, item))]
+        kept = len(listed) - len(findings)
+        yield from findings or [Finding("ok", kind, f"{kept} needed, none left behind.")]
+
+    def _listed(self, kind: str) -> Iterator[Found]:
+        """Yield the owner's resources of a kind. Without the owner's tag, the name says whose one is."""
+        owner, bedrock = self.at.settings.owner, self.at.aws.bedrock
+
+        def is_ours(tags: Mapping[str, str]) -> bool:
+            return tags.get(OWNER_TAG, "" if kind == THROUGHPUT else owner) == owner
+
+        lists: dict[str, tuple[Iterator[Mapping[str, Any]], str, str]] = {
+            THROUGHPUT: (throughput.listed(bedrock), "provisionedModelArn", "provisionedModelName"),
+            JOBS: (_jobs(bedrock, owner), "jobArn", "jobName"),
+            GRADINGS: (evaluation_jobs.running(bedrock, owner), "jobArn", "jobName"),
+            DEPLOYMENTS: (
+                deployments.listed(bedrock, owner),
+                "customModelDeploymentArn",
+                "customModelDeploymentName",
+            ),
+            MODELS: (models.listed(bedrock, owner), "modelArn", "modelName"),
+        }
+        return found(bedrock, owner, *lists[kind], is_ours)
+
+    def _needed(self, kind: str, listed: list[Found]) -> set[str]:
+        """Return the ARNs of what releases need."""
+        if self.releases is None:
+            return set()
+        known = list(self.releases.releases.all())
+        if kind == THROUGHPUT:
+            return {item.arn for item in listed if self._needs.of_throughput(item, known)}
+        if kind == GRADINGS:
+            names = self._gradings(known)
+            return {item.arn for item in listed if item.name in names}
+        digests = set(self._needs.by_digest(known, self.releases.releases.effective_route()))
+        adopted = {arn for one in known if one.is_adopted for arn in (one.source, one.model_arn)}
+        return {item.arn for item in listed if item.digest in digests or item.arn in adopted}
+
+    @cached_property
+    def _needs(self) -> Needs:
+        assert self.releases is not None
+        bought, owner = self.at.settings.endpoint.provisioned, self.at.settings.owner
+        return Needs(
+            self.releases.releases,
+            self.releases.stepfunctions,
+            self.releases.keep_releases,
+            throughput_name(owner, bought.model_units, bought.term) if bought else "",
+            self.releases.now,
+        )
+
+    def _gradings(self, known: list[Release]) -> dict[str, str]:
+        """Return the names of the evaluation jobs that attempts in progress wait for, with the reason."""
+        waiting = [one for one in known if not one.is_over and one.state != ROLLING_OUT]
+        owner = self.at.settings.owner
+        return {evaluation_jobs.job_name(owner, one): in_progress(one) for one in waiting}
+
+    def _finding(self, kind: str, item: Found) -> Finding | None:
+        """Return what to say of a resource that no release needs; None if a stack that exists keeps it."""
+        stacks = {text.rpartition(" ")[0] for text in ownership.claims(item.tags).values()}
+        alive = {arn for arn in stacks if stack(self.at, arn)}
+        release = f":stack/{self.at.settings.owner}-release/"
+        if any(release not in arn for arn in alive) or (alive and self._is_retained(kind)):
+            return None
+        costs, command = COSTS[kind]
+        text = f"No release needs {item.name}. It {costs}."
+        step, command = f"See {RUNBOOK}, and then:", f"aws bedrock {command} {item.arn}"
+        if kind == THROUGHPUT:
+            now = datetime.fromtimestamp(self._now, UTC)
+            if term := throughput.committed(item.summary, now):
+                return Finding("warning", kind, f"No release needs {item.name}. {term}", f"See {RUNBOOK}.")
+            if not stacks or self.at.settings.retention.throughput == "retain":
+                return Finding("warning", kind, f"{text} It was left on purpose.", step, command)
+        if alive:
+            step, command = f"The sweeper removes it within an hour; if it stays, see {RUNBOOK}.", ""
+        return Finding("problem" if kind == THROUGHPUT else "warning", kind, text, step, command)
+
+    def _is_retained(self, kind: str) -> bool:
+        return kind == MODELS and self.at.settings.retention.models == "retain"
+
+    @property
+    def _now(self) -> float:
+        return self.releases.now() if self.releases else datetime.now(UTC).timestamp()
+
+
+def _jobs(bedrock: Any, owner: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the summaries of an owner's customization jobs that run."""
+    pages = bedrock.get_paginator("list_model_customization_jobs").paginate(
+        nameContains=f"{owner}-", statusEquals="InProgress"
+    )
+    for page in pages:
+        for job in page["modelCustomizationJobSummaries"]:
+            if digest_of(owner, job["jobName"]):
+                yield job
