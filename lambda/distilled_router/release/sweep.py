@@ -304,7 +304,8 @@ class Sweeper:
                     reason = reason or "adopted by a release"
                 if not leaving:
                     reason = reason or self._needed_since(item.digest)
-                if not reason and not self._is_shared(item):
+                if not reason:
+                    # Its job's resource could not delete it now: so the claim stays on a shared model, too.
                     users = list(filter(self._exists, models.users(self.bedrock, item.arn)))
                     reason = f"in use by {', '.join(users)}" if users else None
                 self._remove(result, item, reason, self._delete_model)

@@ -150,6 +150,28 @@ def test_model_that_its_jobs_resource_claims_stays_and_loses_the_releases_claim(
     assert claims_of(world, _arn(world, A)) == [JOB.logical_id]
 
 
+def test_model_keeps_the_releases_claim_while_a_deployment_uses_it(world: World) -> None:
+    """The job's resource may be replaced meanwhile: nobody else would delete the model later."""
+    model = world.train(A)
+    world.begin(A, model_arn=model)
+    world.claim(model)
+    world.claim(model, JOB)
+    world.bedrock.create_custom_model_deployment(
+        modelDeploymentName=release_name(OWNER, A),
+        modelArn=model,
+        tags=bedrock_tags(RELEASE.tags(OWNER, request="r", digest=A)),
+    )
+    world.releases.transition(A, FAILED, "stopped")
+    swept = world.sweeper(keep=0).sweep()
+    assert swept.waiting  # Bedrock deletes no deployment that is being created
+    assert claims_of(world, model) == sorted([JOB.logical_id, RELEASE.logical_id])
+    world.unclaim(model)
+    world.advance(HOUR)
+    world.sweeper(keep=0).sweep()
+    world.sweeper(keep=0).sweep()
+    assert (world.deployments(), world.models()) == (set(), set())
+
+
 def test_model_of_a_declared_job_outlives_a_serving_stack_that_was_rolled_back(world: World) -> None:
     """Rolled back to A, the serving stack is deleted while the job's stack declares B."""
     live = made(world, A, LIVE)
