@@ -306,7 +306,7 @@ class Sweeper:
                     reason = reason or self._needed_since(item.digest)
                 if not reason:
                     # Its job's resource could not delete it now: so the claim stays on a shared model, too.
-                    users = list(filter(self._exists, models.users(self.bedrock, item.arn)))
+                    users = self._users(item)
                     reason = f"in use by {', '.join(users)}" if users else None
                 self._remove(result, item, reason, self._delete_model)
                 if leaving and item.arn in result.kept:
@@ -346,6 +346,14 @@ class Sweeper:
 
     def _delete_throughput(self, item: Found) -> bool:
         return throughput.delete(self.bedrock, item.arn, self.owner, now=self._at)
+
+    def _users(self, model: Found) -> list[str]:
+        """Return what uses a model, also its release's deployment that lists do not show yet."""
+        listed = list(filter(self._exists, models.users(self.bedrock, model.arn)))
+        own = deployments.find(self.bedrock, release_name(self.owner, model.digest)) if model.digest else None
+        # One with this name may be of another attempt's model.
+        found = [str(own["customModelDeploymentArn"])] if own and own["modelArn"] == model.arn else []
+        return list(dict.fromkeys([*listed, *found]))
 
     def _exists(self, endpoint: str) -> bool:
         """Return whether an endpoint exists; lists show some for a while after their deletion."""

@@ -150,8 +150,13 @@ def test_model_that_its_jobs_resource_claims_stays_and_loses_the_releases_claim(
     assert claims_of(world, _arn(world, A)) == [JOB.logical_id]
 
 
-def test_model_keeps_the_releases_claim_while_a_deployment_uses_it(world: World) -> None:
+@pytest.mark.parametrize("listed", [True, False])
+def test_model_keeps_the_releases_claim_while_a_deployment_uses_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, listed: bool
+) -> None:
     """The job's resource may be replaced meanwhile: nobody else would delete the model later."""
+    if not listed:
+        monkeypatch.setattr(models, "users", lambda *_: [])
     model = world.train(A)
     world.begin(A, model_arn=model)
     world.claim(model)
