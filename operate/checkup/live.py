@@ -86,7 +86,9 @@ def _head(at: Environment, one: Known, route: Route) -> Finding:
     try:
         threshold = _threshold(at, bucket, file.key)
     except artifact.HeadError as error:
-        return Finding("warning", "head", f"s3://{bucket}/{file.key} can't be used: {error}", "Deploy again.")
+        text = f"s3://{bucket}/{file.key} can't be used: {error}"
+        step = "Restore the object's earlier version, if it has one; the next model gets a new head."
+        return Finding("warning", "head", text, step)
     if threshold is None:
         text = "It has no threshold, so it answers no query first, although head.mode is first."
         return Finding("warning", "head", text, report)
