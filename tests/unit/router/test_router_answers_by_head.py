@@ -430,7 +430,8 @@ def test_no_query_is_answered_by_another_releases_head(bench: MakeBench, task: T
     wrong = [answer for answer in by_head if answer["intent"] not in of[answer["release"]]]
     assert wrong == []
     assert {answer["release"] for answer in by_head} == set(of)
-    assert len(by_head) > 5_000
+    # How many depends on the machine: a new head is loaded beside the answers, not before them.
+    assert len(by_head) > 1_000
     assert any(answer["cached"] for answer in by_head)
     assert {answer["source"] for answer in answers} == {"head", "static"}
 
