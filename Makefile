@@ -7,7 +7,6 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 ENV ?= local
-QUERIES ?= data/sample_queries.txt
 SCHEDULES ?= 200
 SEED ?= 1
 # What is installed into .venv: each level includes the one before it.
@@ -44,8 +43,8 @@ $(TESTS): requirements-dev.txt local/emulator/requirements.txt $(INSTALLER)
 $(CHECKS): requirements-dev.txt tests/checks/requirements.txt local/emulator/requirements.txt $(INSTALLER)
 	@sh local/install.sh checks
 
-local: $(INSTALLED)  ## Deploy everything into an AWS emulator on this machine and ask it some queries [QUERIES=file]
-	@python -m local up --queries "$(QUERIES)"
+local: $(INSTALLED)  ## Deploy into an AWS emulator on this machine, ask some queries [ENV=dev] [DATA=folder] [QUERIES=file]
+	@python -m local up --environment "$(ENV)" $(if $(DATA),--data "$(DATA)") $(if $(QUERIES),--queries "$(QUERIES)")
 
 local-status: $(INSTALLED)  ## Show the local system's servers, stacks and release
 	@python -m local status

@@ -13,16 +13,15 @@ from pathlib import Path
 from local import environment, logged_requests, status, system
 from local.state import State
 from operate.console import console
-from operate.environment import LOCAL, forget_aws
+from operate.environment import LOCAL, add_argument, forget_aws, reach
 from operate.errors import guarded
 from operate.printing import out
-from stacks import settings
-from stacks.settings import PROJECT
 
 PLAIN_WIDTH = 120
 EXAMPLES = """\
 examples:
   python -m local up
+  python -m local up --environment dev
   python -m local up --queries my_queries.txt
   python -m local env
   python -m local down
@@ -45,12 +44,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start the servers, deploy, and ask the sample queries")
+    add_argument(up, default=LOCAL)
+    up.add_argument(
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        help="folder with training.jsonl and holdout.jsonl, instead of data that is not in the project",
+    )
     up.add_argument(
         "--queries",
         type=Path,
         metavar="FILE",
-        default=PROJECT / "data" / "sample_queries.txt",
-        help="one query on each line; by default data/sample_queries.txt",
+        help="one query on each line; by default sample_queries.txt of the task, or rows of its data",
     )
     down = commands.add_parser("down", help="destroy the stacks and stop the servers")
     down.add_argument("--force", action="store_true", help="only stop the servers")
@@ -66,7 +71,7 @@ def _run(options: argparse.Namespace, state: State) -> int:
     match options.command:
         case "up":
             try:
-                system.up(state, console(PLAIN_WIDTH), options.queries)
+                system.up(state, console(PLAIN_WIDTH), options.environment, options.data, options.queries)
             except KeyboardInterrupt:
                 advice = "Started servers still run. `make local` continues, `make local-down` stops them."
                 raise KeyboardInterrupt(advice) from None
@@ -75,7 +80,8 @@ def _run(options: argparse.Namespace, state: State) -> int:
         case "status":
             status.show(state, console(PLAIN_WIDTH))
         case "log-requests":
-            out(logged_requests.log(settings.load(LOCAL, state.environments), status.variables(state)))
+            at = reach(LOCAL)
+            out(logged_requests.log(at.settings, at.variables, state.settings_source))
         case "env":
             out(environment.render(status.variables(state)), end="")
     return 0

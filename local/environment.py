@@ -10,6 +10,7 @@ from pathlib import Path
 
 from local.keys import Keys
 from local.state import REGION, State, private
+from operate.environment import SETTINGS_VARIABLE
 
 # The Python with the functions' packages that forks them, see local/emulator/preloading.py.
 PRELOAD = "EMULATOR_PRELOAD"
@@ -19,7 +20,7 @@ PRELOAD = "EMULATOR_PRELOAD"
 INHERITED = ("HOME", "LANG", "LC_ALL", "PATH", "TZ", "USER", "SYSTEMROOT")
 
 
-def client(endpoint: str, bedrock: str, state: State, keys: Keys) -> dict[str, str]:
+def client(endpoint: str, bedrock: str, state: State, keys: Keys, region: str = REGION) -> dict[str, str]:
     """Return the variables with which `operate`, the CDK, the AWS CLI and any SDK reach the local system."""
     return {
         "AWS_ENDPOINT_URL": endpoint,
@@ -28,12 +29,12 @@ def client(endpoint: str, bedrock: str, state: State, keys: Keys) -> dict[str, s
         "AWS_CA_BUNDLE": str(state.ca_bundle),
         "NODE_EXTRA_CA_CERTS": str(state.certificate),
         **keys.variables(),
-        "AWS_REGION": REGION,
-        "AWS_DEFAULT_REGION": REGION,
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
         "AWS_EC2_METADATA_DISABLED": "true",
         # The next three are for `operate` only.
         "EXECUTE_API_URL": f"{endpoint}/_aws/execute-api/{{api}}/$default",
-        "LOCAL_ENVIRONMENTS": str(state.environments),
+        SETTINGS_VARIABLE: str(state.settings_file),
         "WATCH_SECONDS": "1",  # a job takes seconds here
     }
 
@@ -45,7 +46,15 @@ def server(path: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]
 
 
 def emulator(
-    port: int, bedrock: str, state: State, path: str, wait_scale: float, keys: Keys, *, preload: bool = False
+    port: int,
+    bedrock: str,
+    state: State,
+    path: str,
+    wait_scale: float,
+    keys: Keys,
+    region: str = REGION,
+    *,
+    preload: bool = False,
 ) -> dict[str, str]:
     """Return all variables of MiniStack: loopback only, with TLS and IAM; Bedrock is elsewhere."""
     return {
@@ -53,7 +62,7 @@ def emulator(
         "BIND_HOST": "127.0.0.1",
         "MINISTACK_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
-        "MINISTACK_REGION": REGION,
+        "MINISTACK_REGION": region,
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
         "AUTH": "true",

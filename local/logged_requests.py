@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from distilled_router.data.conversation import examples
@@ -36,10 +37,13 @@ DATASET: Mapping[str, Any] = {
 """The settings that read these logs."""
 
 
-def log(settings: Settings, variables: Mapping[str, str]) -> str:
+def log(settings: Settings, variables: Mapping[str, str], source: Path) -> str:
     """Log the teacher's answers to the sample rows' queries in the local system; return what to do next.
 
-    `variables` reach the system.
+    Args:
+        settings: of the local system.
+        variables: which reach it.
+        source: the file that its settings were made from.
     """
     clients = reached(settings.region, variables)
     task = Task.load(settings.task_folder)
@@ -50,7 +54,7 @@ def log(settings: Settings, variables: Mapping[str, str]) -> str:
     lines = [f"{name} = {_toml(value)}" for name, value in DATASET.items()]
     return "\n".join(
         [
-            f"{len(queries)} requests are logged. In {variables['LOCAL_ENVIRONMENTS']}/local.toml, put this",
+            f"{len(queries)} requests are logged. In {source}, put this",
             "in the place of source, training and holdout of [dataset], and run `make local`:",
             "",
             *lines,

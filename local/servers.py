@@ -46,6 +46,7 @@ class Servers:
     bedrock: Server
     bridge: Server
     keys: Keys
+    region: str = REGION
 
     @property
     def all(self) -> tuple[Server, ...]:
@@ -54,7 +55,7 @@ class Servers:
 
     def variables(self, state: State) -> dict[str, str]:
         """Return the variables with which AWS clients reach these servers."""
-        return environment.client(self.emulator.url, self.bedrock.url, state, self.keys)
+        return environment.client(self.emulator.url, self.bedrock.url, state, self.keys, self.region)
 
 
 def _tag(state: State, name: str) -> str:
@@ -80,7 +81,8 @@ def running(state: State) -> Servers | None:
     if set(found) != {"emulator", "bedrock", "bridge"}:
         return None
     try:
-        return Servers(**found, keys=Keys.of(read_variables(state.env)))
+        variables = read_variables(state.env)
+        return Servers(**found, keys=Keys.of(variables), region=variables["AWS_REGION"])
     except (OSError, KeyError):  # servers of an older version have no keys
         return None
 
@@ -97,11 +99,17 @@ def stop(state: State) -> list[str]:
 
 
 def start(
-    state: State, *, time_scale: float = TIME_SCALE, wait_scale: float = 1, preload: bool = False
+    state: State,
+    region: str = REGION,
+    *,
+    time_scale: float = TIME_SCALE,
+    wait_scale: float = 1,
+    preload: bool = False,
 ) -> Servers:
     """Start all servers and wait until they answer. Earlier ones must have been stopped.
 
     Args:
+        region: The Region that they stand for.
         time_scale: The speed of the Bedrock stand-in's clock.
         wait_scale: The factor for a state machine's waits and for its pauses between retries.
         preload: Fork functions from a process that has imported boto3, whatever their layer holds.
@@ -118,13 +126,13 @@ def start(
     try:
         with private():
             certificate.create(state.certificate, state.certificate_key)
-            return _start(state, time_scale, wait_scale, preload=preload)
+            return _start(state, region, time_scale, wait_scale, preload=preload)
     except BaseException:
         stop(state)
         raise
 
 
-def _start(state: State, time_scale: float, wait_scale: float, *, preload: bool) -> Servers:
+def _start(state: State, region: str, time_scale: float, wait_scale: float, *, preload: bool) -> Servers:
     emulator_port, bedrock_port = processes.free_port(), processes.free_port()
     emulator_url, bedrock_url = f"https://127.0.0.1:{emulator_port}", f"https://127.0.0.1:{bedrock_port}"
     path, keys = tool_path(), Keys.create()
@@ -133,17 +141,19 @@ def _start(state: State, time_scale: float, wait_scale: float, *, preload: bool)
         state,
         Server("emulator", 0, emulator_url),
         _emulator_arguments(emulator_port),
-        environment.emulator(emulator_port, bedrock_url, state, path, wait_scale, keys, preload=preload),
+        environment.emulator(
+            emulator_port, bedrock_url, state, path, wait_scale, keys, region, preload=preload
+        ),
     )
     _wait(state, emulator, lambda: _emulator_answers(state, emulator_url))
     certificate.write_bundle(state.certificate, state.ca_bundle)
-    variables = environment.client(emulator_url, bedrock_url, state, keys)
+    variables = environment.client(emulator_url, bedrock_url, state, keys, region)
     environment.write(variables, state.env)
 
     bedrock = _launch(
         state,
         Server("bedrock", 0, bedrock_url),
-        ["-m", "local.bedrock", *_bedrock_arguments(bedrock_port, emulator_url, state, time_scale)],
+        ["-m", "local.bedrock", *_bedrock_arguments(bedrock_port, emulator_url, state, region, time_scale)],
         environment.server(path) | variables,
     )
     bridge = _launch(
@@ -153,7 +163,7 @@ def _start(state: State, time_scale: float, wait_scale: float, *, preload: bool)
         environment.server(path) | variables,
     )
     _wait(state, bedrock, lambda: _bedrock_answers(state, bedrock_url))
-    return Servers(emulator, bedrock, bridge, keys)
+    return Servers(emulator, bedrock, bridge, keys, region)
 
 
 def _emulator_arguments(port: int) -> list[str]:
@@ -165,13 +175,15 @@ def _emulator_arguments(port: int) -> list[str]:
     ]
 
 
-def _bedrock_arguments(port: int, emulator_url: str, state: State, time_scale: float) -> list[str]:
+def _bedrock_arguments(
+    port: int, emulator_url: str, state: State, region: str, time_scale: float
+) -> list[str]:
     return [
         *("--port", str(port)),
         *("--aws-endpoint", emulator_url),
         *("--ca-bundle", str(state.ca_bundle)),
         *("--certificate", str(state.certificate), str(state.certificate_key)),
-        *("--account", ACCOUNT, "--region", REGION),
+        *("--account", ACCOUNT, "--region", region),
         *("--time-scale", str(time_scale)),
         "--log",
     ]

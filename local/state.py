@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from operate.environment import VARIABLES_FILE, local_folder
+from operate.environment import LOCAL, LOCAL_ACCOUNT, VARIABLES_FILE, local_folder
 from operate.errors import OperateError
-from stacks.settings import PROJECT
+from stacks.settings import locate
 
-# The emulator's one account.
+# The emulator's one account, and its Region if the settings name none.
 REGION = "us-east-1"
-ACCOUNT = "000000000000"
+ACCOUNT = LOCAL_ACCOUNT
 
 
 @contextlib.contextmanager
@@ -45,9 +45,32 @@ class State:
         return cls(local_folder(environ))
 
     @property
-    def environments(self) -> Path:
-        """The folder with `local.toml`: the project's, or what LOCAL_ENVIRONMENTS names."""
-        return PROJECT / (os.environ.get("LOCAL_ENVIRONMENTS") or "environments")
+    def settings(self) -> Path:
+        """The folder with the settings that the system runs, and with the name of their source."""
+        return self.root / "settings"
+
+    @property
+    def settings_file(self) -> Path:
+        """The settings that the system runs."""
+        return next(self.settings.glob("*.toml"), locate(LOCAL))
+
+    @property
+    def settings_source(self) -> Path:
+        """The environment's file that these settings were made from."""
+        try:
+            return Path((self.settings / "source").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return locate(LOCAL)
+
+    def write_settings(self, source: Path, text: str) -> Path:
+        """Write the settings that the system runs, instead of earlier ones; return their file."""
+        shutil.rmtree(self.settings, ignore_errors=True)
+        with private():
+            self.settings.mkdir(parents=True)
+            (self.settings / "source").write_text(str(source), encoding="utf-8")
+            file = self.settings / source.name
+            file.write_text(text, encoding="utf-8")
+        return file
 
     @property
     def servers(self) -> Path:
@@ -122,6 +145,7 @@ class State:
             self.root / "emulator",
             self.root / "bedrock",
             self.root / "tls",
+            self.settings,
             self.tmp,
             self.assembly,
         ):

@@ -6,7 +6,6 @@ from local import deploy_progress, servers
 from local.state import REGION, State
 from operate.aws import Aws
 from operate.console import Terminal, say
-from operate.environment import LOCAL
 from operate.errors import OperateError
 from stacks import settings
 
@@ -30,6 +29,7 @@ def show(state: State, console: Terminal) -> None:
         OperateError: The local system does not run.
     """
     aws = Aws(REGION, variables(state))
+    say(console, f"settings: {settings.shown(state.settings_source)}")
     for server in servers.recorded(state):
         say(console, f"{server.name}: running", f"    {server.url}", f"    log {state.log(server.name)}")
     for page in aws.cloudformation.get_paginator("describe_stacks").paginate():
@@ -37,7 +37,7 @@ def show(state: State, console: Terminal) -> None:
             outputs = (o for o in stack.get("Outputs", []) if not o["OutputKey"].startswith("Exports"))
             shown = (f"    {output['OutputKey']}={output['OutputValue']}" for output in outputs)
             say(console, f"{stack['StackName']}: {stack['StackStatus']}", *shown)
-    owner = settings.load(LOCAL, state.environments).owner
+    owner = settings.load(state.settings_file).owner
     releases = deploy_progress.find_releases(aws, owner)
     found = deploy_progress.declared_release(releases) if releases else None
     if found is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,17 +14,18 @@ from pathlib import Path
 from botocore.exceptions import ClientError
 
 from distilled_router.release.table import LIVE
-from local import deploy_progress, environment, servers
+from local import adaptation, deploy_progress, environment, sample_queries, servers
 from local.leftovers import leftovers
 from local.progress import Board
-from local.state import ACCOUNT, REGION, State
+from local.servers import Servers
+from local.state import ACCOUNT, State
 from operate import cdk, route
 from operate.aws import Aws
 from operate.console import Terminal, say
 from operate.environment import LOCAL, Environment, without_access, without_aws
 from operate.errors import OperateError
 from stacks import settings
-from stacks.settings import PROJECT, Settings
+from stacks.settings import PROJECT, Settings, locate, shown
 
 POLL_SECONDS = 0.5
 # From the end of the deployment. These are days of the stand-in's clock: a release that takes longer hangs.
@@ -48,46 +50,73 @@ def locked(state: State) -> Iterator[None]:
         yield
 
 
-def up(state: State, console: Terminal, query_file: Path) -> None:
-    """Start the servers that don't run, deploy, wait for the release and ask the sample queries.
+def up(state: State, console: Terminal, asked: str, data: Path | None, query_file: Path | None) -> None:
+    """Start the servers that don't run, deploy, wait for the release and ask some queries.
+
+    Args:
+        state: The folder of the local system.
+        console: Where progress and answers are printed.
+        asked: The environment; `local` is the one that runs, or that of environments/local.toml.
+        data: As in `local.adaptation.adapt`.
+        query_file: The queries. Default: those of the environment.
 
     Raises:
         OperateError: A step failed. Servers that had started still run.
     """
-    queries = route.read(query_file)
-    chosen = settings.load(LOCAL, state.environments)
-    with locked(state), Board(console) as board:
-        at = _servers_and_deployment(state, board, chosen)
-        row = board.add("sample queries", "running")
-        router = route.router(at)
-        answers = [(query, router.ask(query)) for query in queries]
-        board.set(row, "done")
+    with locked(state):
+        running = servers.running(state)
+        adapted = adaptation.adapt(_source(state, asked, running), data)
+        if running is None:
+            servers.stop(state)  # what a killed run has left
+        chosen = settings.load(state.write_settings(adapted.source, adapted.text))
+        queries = sample_queries.read(chosen, query_file)
+        say(console, *adapted.lines())
+        with Board(console) as board:
+            at = _servers_and_deployment(state, board, chosen, running)
+            row = board.add("sample queries", "running")
+            router = route.router(at)
+            answers = [(query, router.ask(query)) for query in queries]
+            board.set(row, "done")
     console.print()
     console.print(route.table(answers))
-    say(console, "", *_next_steps(state, at))
+    say(console, "", *_next_steps(state, at, queries[0] if queries else "red car driving at night"))
 
 
-def _servers_and_deployment(state: State, board: Board, chosen: Settings) -> Environment:
+def _source(state: State, asked: str, running: Servers | None) -> str | Path:
+    """Return the environment to deploy.
+
+    Raises:
+        OperateError: The local system runs another one.
+    """
+    runs = state.settings_source if running else None
+    if runs and asked != LOCAL and locate(asked).resolve() != runs:
+        raise OperateError(
+            f"The local system runs {shown(runs)}, and only one environment at a time.",
+            advice=f"Run `make local-down`, and then `make local ENV={asked}`.",
+        )
+    return runs or asked
+
+
+def _servers_and_deployment(
+    state: State, board: Board, chosen: Settings, running: Servers | None
+) -> Environment:
     """Start servers, synthesize and bootstrap side by side, then deploy; return how the system is reached."""
-    running = servers.running(state)
-    if running is None:
-        servers.stop(state)  # what a killed run has left
     state.prepare()
     start_row = board.add("servers", "running")
     synth_row = board.add("synth", "running")
     bootstrap_row = board.add("bootstrap")
-    synthesis = cdk.synth(LOCAL, state.assembly, state.environments)
+    synthesis = cdk.synth(state.settings_file, state.assembly)
     with _cdk(synthesis, without_access(), state, "synth") as synth:
-        running = running or servers.start(state)
+        running = running or servers.start(state, chosen.region)
         board.set(start_row, "done", running.emulator.url)
         at = Environment(LOCAL, chosen, running.variables(state))
         # Servers of an older checkout have written other variables.
         environment.write(at.variables, state.env)
-        if _has_toolkit(at.aws):
+        if _has_toolkit(at):
             board.set(bootstrap_row, "done", "already there")
         else:
             board.set(bootstrap_row, "running")
-            arguments = cdk.bootstrap(ACCOUNT, REGION)
+            arguments = cdk.bootstrap(ACCOUNT, chosen.region, chosen.bootstrap_qualifier)
             # Away from cdk.json: with it, bootstrap would synthesize the whole application first.
             with _cdk(arguments, _reaching(at), state, "bootstrap", cwd=state.root) as bootstrap:
                 _finish(bootstrap, state, "bootstrap", "cdk bootstrap failed.")
@@ -103,9 +132,9 @@ def _reaching(at: Environment) -> dict[str, str]:
     return without_aws() | dict(at.variables)
 
 
-def _has_toolkit(aws: Aws) -> bool:
+def _has_toolkit(at: Environment) -> bool:
     try:
-        aws.cloudformation.describe_stacks(StackName=cdk.TOOLKIT_STACK)
+        at.aws.cloudformation.describe_stacks(StackName=cdk.toolkit_stack(at.settings.bootstrap_qualifier))
     except ClientError:
         return False
     return True
@@ -184,7 +213,7 @@ def down(state: State, console: Terminal, *, force: bool = False) -> None:
             stopped = servers.stop(state)
             say(console, f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running.")
             return
-        at = Environment(LOCAL, settings.load(LOCAL, state.environments), running.variables(state))
+        at = Environment(LOCAL, settings.load(state.settings_file), running.variables(state))
         with Board(console) as board:
             _destroy(state, board, at)
         left = leftovers(at.aws.bedrock, keep_models=at.settings.retention.models == "retain")
@@ -255,14 +284,14 @@ def _finish_stacks(
         raise OperateError(message, log=error.log, advice=DOWN) from error
 
 
-def _next_steps(state: State, at: Environment) -> list[str]:
+def _next_steps(state: State, at: Environment, query: str) -> list[str]:
     """Return what to do with the running system."""
     prefix = f"LOCAL_DIR={os.environ['LOCAL_DIR']} " if os.environ.get("LOCAL_DIR") else ""
     shown = state.root.relative_to(PROJECT) if state.root.is_relative_to(PROJECT) else state.root
     bedrock = at.variables["AWS_ENDPOINT_URL_BEDROCK"]
     return [
         f"The local system runs: AWS at {at.variables['AWS_ENDPOINT_URL']}, Bedrock at {bedrock}.",
-        f'Query it:    {prefix}make route QUERY="red car driving at night"',
+        f"Query it:    {prefix}make route QUERY={shlex.quote(query)}",
         f"Its report:  {prefix}make report",
         f"Inspect it:  {prefix}make local-status",
         f"             or with any AWS client, after: set -a; . {shown}/env; set +a",

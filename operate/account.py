@@ -14,11 +14,10 @@ from stacks.settings import Settings
 OTHERS = ("--profile", "--role-arn", "-r")
 
 
-def check(name: str, settings: Settings, sts: Any = None) -> None:
+def check(settings: Settings, sts: Any = None) -> None:
     """Check the credentials of this shell.
 
     Args:
-        name: of the environment.
         settings: with its account.
         sts: an STS client. Default: one with the shell's credentials.
 
@@ -27,7 +26,7 @@ def check(name: str, settings: Settings, sts: Any = None) -> None:
     """
     advice = (
         f"Use credentials of the account {settings.account}, such as by AWS_PROFILE or `aws sso login`, or "
-        f"correct `account` in environments/{name}.toml."
+        f"correct `account` in {settings.file}."
     )
     try:
         found = (sts or Aws(settings.region).sts).get_caller_identity()
@@ -36,6 +35,6 @@ def check(name: str, settings: Settings, sts: Any = None) -> None:
     if found["Account"] != settings.account:
         raise OperateError(
             f"This shell has credentials of the account {found['Account']} ({found['Arn']}), and "
-            f"environments/{name}.toml names the account {settings.account}. Nothing was done.",
+            f"{settings.file} names the account {settings.account}. Nothing was done.",
             advice=advice,
         )

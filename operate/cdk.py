@@ -12,11 +12,11 @@ from functools import cache
 from pathlib import Path
 
 from operate import account
-from operate.environment import LOCAL, without_access
+from operate.environment import in_aws, without_access
 from operate.errors import OperateError
 from operate.node import OLDEST_NODE, machine_node, packaged_node
 from operate.processes import spawn
-from stacks.settings import DEFAULT_QUALIFIER, ENVIRONMENTS, PROJECT, load
+from stacks.settings import DEFAULT_QUALIFIER, ENVIRONMENTS, PROJECT, locate
 
 TOOLKIT_STACK = "CDKToolkit"
 QUIET = ("--no-notices", "--no-version-reporting", "--no-color")
@@ -79,22 +79,16 @@ def run_in_account(name: str, arguments: Sequence[str]) -> int:
     """Run the CDK for an environment in AWS with the caller's credentials; return its exit status.
 
     Raises:
-        OperateError: It is the local environment, which has its own commands, or the credentials are not
-            those of its account.
+        OperateError: It is the local system, or the credentials are not those of its account.
     """
-    if name == LOCAL:
-        raise OperateError(
-            f"The environment {name} is deployed into the emulator on this machine.",
-            advice="Use `make local` and `make local-down` for it, or name one in AWS, such as ENV=dev.",
-        )
-    chosen = load(name)
+    chosen = in_aws(name)
     if not any(argument.partition("=")[0] in account.OTHERS for argument in arguments):
-        account.check(name, chosen)
+        account.check(chosen)
     if arguments and arguments[0] == "bootstrap":
         # Away from cdk.json: with it, bootstrap would synthesize the whole application first.
         prepare = bootstrap(chosen.account, chosen.region, chosen.bootstrap_qualifier)
         return run([*prepare, *arguments[1:]], ENVIRONMENTS)
-    return run([*arguments, "-c", f"environment={name}"])
+    return run([*arguments, *_selected(name)])
 
 
 def write_assembly(name: str, output: Path) -> None:
@@ -107,12 +101,16 @@ def write_assembly(name: str, output: Path) -> None:
         raise OperateError(f"cdk synth failed for the environment {name}.")
 
 
-def synth(environment: str, output: Path, folder: Path = ENVIRONMENTS) -> list[str]:
-    """Return the arguments that synthesize `environment` of `folder`, without access to any account."""
-    return [
-        *("synth", "--quiet", "--no-lookups", "--output", str(output)),
-        *("-c", f"environment={environment}", "-c", f"environments={folder}"),
-    ]
+def synth(environment: str | Path, output: Path) -> list[str]:
+    """Return the arguments that synthesize an environment, without access to any account."""
+    return ["synth", "--quiet", "--no-lookups", "--output", str(output), *_selected(environment)]
+
+
+def _selected(environment: str | Path) -> list[str]:
+    """Return the arguments that select an environment; the CDK runs in the project's root."""
+    path = locate(environment)
+    is_named = path == locate(path.stem)
+    return ["-c", f"environment={path.stem if is_named else path.resolve()}"]
 
 
 def bootstrap(account: str, region: str, qualifier: str = DEFAULT_QUALIFIER) -> list[str]:
@@ -123,7 +121,12 @@ def bootstrap(account: str, region: str, qualifier: str = DEFAULT_QUALIFIER) -> 
     place = ["bootstrap", f"aws://{account}/{region}"]
     if qualifier == DEFAULT_QUALIFIER:
         return place
-    return [*place, "--qualifier", qualifier, "--toolkit-stack-name", f"{TOOLKIT_STACK}-{qualifier}"]
+    return [*place, "--qualifier", qualifier, "--toolkit-stack-name", toolkit_stack(qualifier)]
+
+
+def toolkit_stack(qualifier: str) -> str:
+    """Return the name of the bootstrap stack with a qualifier."""
+    return TOOLKIT_STACK if qualifier == DEFAULT_QUALIFIER else f"{TOOLKIT_STACK}-{qualifier}"
 
 
 def deploy(assembly: Path, outputs: Path) -> list[str]:

@@ -24,6 +24,10 @@ class Terminal(Console):
         """Print to standard output. `options` are those of rich's Console."""
         super().__init__(width=width, markup=False, emoji=False, highlight=False, **options)
 
+    def on_broken_pipe(self) -> None:
+        """Raise the error, so that a command whose reader has ended, such as `head`, has not failed."""
+        raise  # noqa: PLE0704 - rich calls this while it handles the error
+
     def render_str(self, text: str, **options: Any) -> Text:
         """Return text for printing; the width of a table's column is measured on it."""
         return super().render_str(visible(text), **options)

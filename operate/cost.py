@@ -50,7 +50,7 @@ from operate.console import console as terminal
 from operate.errors import OperateError
 from stacks import preflight
 from stacks.costs import spec
-from stacks.settings import ENVIRONMENTS, PROJECT, Settings, is_s3, load
+from stacks.settings import PROJECT, Settings, is_s3, load
 
 EXAMPLES = """\
   python -m operate cost --environment dev
@@ -77,18 +77,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COUNT",
         help="assume this many rows or queries, not those of the data set",
     )
-    parser.add_argument(
-        "--environments",
-        type=Path,
-        metavar="FOLDER",
-        default=ENVIRONMENTS,
-        help="folder of the settings files; by default environments/",
-    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the estimate; return 1 if it exceeds the environment's limit."""
-    settings = load(options.environment, options.environments)
+    settings = load(options.environment)
     counted = count(settings, PROJECT, options.queries)
     found = estimate(spec(settings), counted.volume, Task.load(settings.task_folder), Prices.load())
     show(settings, counted, found, for_each_release(settings, counted.volume), terminal())
@@ -112,7 +105,7 @@ def say_needs(settings: Settings, project: Path, console: Terminal) -> None:
         say(
             console,
             "Data in S3 is not checked here. The deployment checks whether it is enough for job and gate; to "
-            f"check a local copy, run make dataset-check FILE=... FOR={settings.environment}.",
+            f"check a local copy, run make dataset-check FILE=... FOR={settings.file}.",
         )
     for finding in report.by_weight():
         say(console, f"{finding.severity}: {finding}")

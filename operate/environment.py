@@ -18,16 +18,23 @@ from urllib.parse import urlsplit
 
 from operate.aws import Aws
 from operate.errors import OperateError
-from stacks.settings import ENVIRONMENTS, PROJECT, Settings, load
+from stacks.settings import PROJECT, Settings, load, locate
 
-# The one environment that is reached by a file of variables.
+# Names the local system, whatever environment it runs.
 LOCAL = "local"
+# The account of the local system; none of AWS's has this number.
+LOCAL_ACCOUNT = "000000000000"
 VARIABLES_FILE = "env"
+# The variable that names the settings file of the local system.
+SETTINGS_VARIABLE = "LOCAL_SETTINGS"
 
 
 @dataclass(frozen=True)
 class Environment:
-    """One environment. `variables` reach its account; without any, the caller's own credentials do."""
+    """One environment, by the name or file that the caller gave.
+
+    `variables` reach its account; without any, the caller's own credentials do.
+    """
 
     name: str
     settings: Settings
@@ -52,10 +59,10 @@ class Environment:
 
 def add_argument(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
     """Add `--environment`, required unless there is a default."""
-    text = "the name of a file in environments/, without .toml"
+    text = "name of a file in environments/, without .toml, or path of a settings file"
     parser.add_argument(
         "--environment",
-        metavar="NAME",
+        metavar="ENV",
         default=default,
         required=default is None,
         help=f"{text}; by default {default}" if default else text,
@@ -65,18 +72,42 @@ def add_argument(parser: argparse.ArgumentParser, *, default: str | None = None)
 def reach(name: str) -> Environment:
     """Load an environment and make sure that its account can be reached.
 
-    For the local system, the caller's AWS variables are removed from this process: a profile or a proxy of
-    theirs must not be applied to it.
+    `local` is the local system with the settings that it runs. For it, the caller's AWS variables are removed
+    from this process: a profile or a proxy of theirs must not be applied to it.
 
     Raises:
-        OperateError: The local system does not run.
+        OperateError: The local system does not run, or runs another environment.
         SettingsError: The settings file can't be used.
     """
-    if name != LOCAL:
-        return Environment(name, load(name))
+    asked = None if name == LOCAL else load(name)
+    if asked and asked.account != LOCAL_ACCOUNT:
+        return Environment(name, asked)
     forget_aws()
     variables = _local_variables()
-    return Environment(name, load(name, Path(variables.get("LOCAL_ENVIRONMENTS", ENVIRONMENTS))), variables)
+    running = load(Path(variables.get(SETTINGS_VARIABLE) or locate(LOCAL)))
+    if asked and asked.owner != running.owner:
+        raise OperateError(
+            f"The local system runs {running.owner}, and not {asked.owner} of {asked.file}.",
+            advice=f"Run `make local-down`, and then `make local ENV={name}`.",
+        )
+    return Environment(LOCAL, running, variables)
+
+
+def in_aws(name: str) -> Settings:
+    """Return the settings of an environment that is deployed to AWS.
+
+    Raises:
+        OperateError: It is the local system.
+        SettingsError: The settings file can't be used.
+    """
+    settings = load(name)
+    if settings.account == LOCAL_ACCOUNT:
+        raise OperateError(
+            f"{settings.file} names the account {LOCAL_ACCOUNT}, which only the local system has.",
+            advice=f"`make local ENV={name}` deploys it on this machine, `make local-down` removes it. For "
+            "AWS, set `account` to your own account, or name another environment, such as ENV=dev.",
+        )
+    return settings
 
 
 def local_folder(environ: Mapping[str, str] = os.environ) -> Path:

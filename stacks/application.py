@@ -47,13 +47,17 @@ class Application:
         return (self.data, self.distillation, self.release, self.router, self.operations)
 
 
-def build(app: cdk.App, environment: str, folder: Path = settings_.ENVIRONMENTS) -> Application:
+def build(app: cdk.App, environment: str | Path) -> Application:
     """Declare every stack of an environment in the app, checked by the cdk-nag packs in its settings.
+
+    Args:
+        app: where to declare them.
+        environment: name of a file in `environments/`, without `.toml`, or the path of a settings file.
 
     Raises:
         SettingsError: the settings can't work; nothing has been synthesized yet.
     """
-    return declare(app, settings_.load(environment, folder))
+    return declare(app, settings_.load(environment))
 
 
 def declare(app: cdk.App, settings: settings_.Settings) -> Application:

@@ -246,4 +246,4 @@ class Identity:
             raise SettingsError(problems)
 
     def _problem(self, key: str, found: str, allowed: str) -> Problem:
-        return Problem(f"environments/{self.settings.environment}.toml", key, json.dumps(found), allowed)
+        return Problem(self.settings.file, key, json.dumps(found), allowed)

@@ -96,10 +96,9 @@ def enforce(settings: Settings, project: Path = PROJECT) -> None:
 
 
 def _problem(settings: Settings, finding: Finding) -> Problem:
-    file = f"environments/{settings.environment}.toml"
     allowed = f"a file with enough for job and gate: {finding.message}"
     found = json.dumps(getattr(settings.dataset, finding.file))
-    return Problem(file, f"dataset.{finding.file}", found, allowed)
+    return Problem(settings.file, f"dataset.{finding.file}", found, allowed)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

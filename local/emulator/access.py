@@ -26,7 +26,7 @@ ALLOWED = "Allow"
 # CloudFormation deletes the policies before the role. A function that still runs is denied then, although no
 # permission is missing.
 GONE = "RoleGone"
-ACCOUNT, REGION = "000000000000", "us-east-1"
+ACCOUNT, REGION = "000000000000", os.environ.get("MINISTACK_REGION", "us-east-1")
 
 _BUCKETS = "arn:aws:s3:::"
 

@@ -26,7 +26,7 @@ UNITS_QUOTA = "L-BE77399C"
 def credentials(at: Environment) -> Iterator[Finding]:
     """Yield whether the credentials are those of the settings' account."""
     try:
-        account.check(at.name, at.settings, at.aws.sts)
+        account.check(at.settings, at.aws.sts)
     except OperateError as error:
         yield Finding("problem", "credentials", str(error), error.advice)
     else:

@@ -8,7 +8,7 @@
 from stacks.settings.dataset import Dataset, is_folder, is_s3, split_s3_uri
 from stacks.settings.endpoint import Endpoint
 from stacks.settings.fields import PROJECT, is_inside
-from stacks.settings.loading import ENVIRONMENTS, Problem, SettingsError, load
+from stacks.settings.loading import ENVIRONMENTS, Problem, SettingsError, load, locate, shown
 from stacks.settings.network import Network, NetworkEndpoints
 from stacks.settings.operations import (
     Alarms,
@@ -43,5 +43,7 @@ __all__ = [
     "is_inside",
     "is_s3",
     "load",
+    "locate",
+    "shown",
     "split_s3_uri",
 ]

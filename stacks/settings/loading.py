@@ -1,6 +1,5 @@
 """Read a settings file, and report all its problems at once."""
 
-import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from stacks.settings.explanation import Schema, allowed_by, found, key_text, node_at
 from stacks.settings.fields import PROJECT
-from stacks.settings.types import NAME_PATTERN, Settings
+from stacks.settings.types import Settings
 
 ENVIRONMENTS = PROJECT / "environments"
 
@@ -39,12 +38,27 @@ class SettingsError(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def load(environment: str, folder: Path = ENVIRONMENTS) -> Settings:
-    """Return the settings in `<folder>/<environment>.toml`.
+def locate(environment: str | Path) -> Path:
+    """Return the settings file of an environment.
 
     Args:
-        environment: name of the environment and of its file, without `.toml`.
-        folder: folder of the settings files.
+        environment: name of a file in `environments/`, without `.toml`, or the path of a settings file.
+
+    >>> locate("dev").relative_to(PROJECT).as_posix()
+    'environments/dev.toml'
+    >>> locate("../acme.toml").as_posix()
+    '../acme.toml'
+    """
+    if isinstance(environment, Path) or environment.endswith(".toml"):
+        return Path(environment)
+    return ENVIRONMENTS / f"{environment}.toml"
+
+
+def load(environment: str | Path) -> Settings:
+    """Return the settings of an environment. Its name is that of its file, without `.toml`.
+
+    Args:
+        environment: as in `locate`.
 
     Raises:
         SettingsError: the file is missing, isn't TOML, or has an invalid setting.
@@ -52,16 +66,17 @@ def load(environment: str, folder: Path = ENVIRONMENTS) -> Settings:
     >>> load("local").region
     'us-east-1'
     """
-    file = f"{folder.name}/{environment}.toml"
-    raw = _read(environment, folder, file)
+    path = locate(environment)
+    file = shown(path)
+    raw = _read(path, file, str(environment))
     named_inside = "environment" in raw
     try:
-        settings = Settings.model_validate({**raw, "environment": environment})
+        settings = Settings.model_validate({**raw, "environment": path.stem})
     except ValidationError as error:
         problems = [_problem(details, raw, file) for details in error.errors(include_url=False)]
     else:
         if not named_inside:
-            return settings
+            return settings.of_file(file)
         problems = []
     if named_inside:
         allowed = "nothing: the file's name is the environment"
@@ -69,16 +84,21 @@ def load(environment: str, folder: Path = ENVIRONMENTS) -> Settings:
     raise SettingsError(problems)
 
 
-def _read(environment: str, folder: Path, file: str) -> dict[str, Any]:
-    existing = sorted(path.stem for path in folder.glob("*.toml"))
-    if not re.fullmatch(NAME_PATTERN, environment) or environment not in existing:
-        choices = (
-            " or ".join(found(name) for name in existing) or f"a name with a file in {folder}, which has none"
-        )
+def shown(path: Path) -> str:
+    """Return a path as messages show it: relative to the project or the current folder if it is inside."""
+    absolute = path.resolve()
+    inside = [folder for folder in (PROJECT, Path.cwd()) if absolute.is_relative_to(folder)]
+    return str(absolute.relative_to(inside[0]) if inside else absolute)
+
+
+def _read(path: Path, file: str, environment: str) -> dict[str, Any]:
+    if not path.exists():
+        names = " or ".join(found(each.stem) for each in sorted(ENVIRONMENTS.glob("*.toml")))
         asked = f"{found(environment)}, which has no file"
+        choices = f"{names}, or the path of a settings file, which ends in .toml"
         raise SettingsError([Problem(file, "environment", asked, choices)])
     try:
-        return tomllib.loads((folder / f"{environment}.toml").read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise SettingsError([Problem(file, "syntax", f"an error: {error}", "TOML 1.0")]) from error
     except UnicodeDecodeError as error:

@@ -8,7 +8,8 @@ from stacks.settings.explanation import Schema, allowed_by, resolved, schema
 _INTRODUCTION = """\
 # Settings
 
-One file per environment: `environments/<environment>.toml`. Invalid settings stop the synthesis with a list
+One file per environment: `environments/<environment>.toml`, or any other file, such as
+`ENV=../acme/prod.toml`. Its name is that of the environment. Invalid settings stop the synthesis with a list
 of all problems. This page and `environments/schema.json` are generated from the types in `stacks/settings/`:
 change those, then run `make schema`.
 """

@@ -1,7 +1,7 @@
 """The settings of one environment, with the rules between its tables."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 
@@ -143,6 +143,18 @@ class Settings(Props):
         default_factory=Checks,
         description="Compliance checks of the stacks. Default: the defaults of its keys.",
     )
+
+    _file: str = ""
+
+    def of_file(self, file: str) -> Self:
+        """Remember the file that these settings were read from, for messages."""
+        self._file = file
+        return self
+
+    @property
+    def file(self) -> str:
+        """Return the file of these settings, relative to the project if it is inside."""
+        return self._file or f"environments/{self.environment}.toml"
 
     @property
     def owner(self) -> str:

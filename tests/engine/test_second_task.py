@@ -26,7 +26,7 @@ ASKED = 20
 def test_a_second_task_is_deployed_trained_and_routed(engine: Engine, tmp_path: Path) -> None:
     """The example's settings deploy the whole system: a model is trained on its data and answers with its
     labels."""
-    settings = changed(load("local", FOLDER / "environments"), SHORT)
+    settings = changed(load(FOLDER / "local.toml"), SHORT)
     declared = variant("second", tmp_path / "assembly", settings)
     engine.publish(declared.assembly)
     for stack, template in declared.templates.items():

@@ -57,7 +57,6 @@ class LocalSystem:
         return {
             **without_aws(),
             "LOCAL_DIR": str(self.state.root),
-            "LOCAL_ENVIRONMENTS": str(self.root / "environments"),
         }
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -69,7 +68,9 @@ class LocalSystem:
 
     def up(self) -> subprocess.CompletedProcess[str]:
         """Run what `make local` runs."""
-        return self.run("up", "--queries", str(self.root / "queries.txt"))
+        return self.run(
+            "up", "--environment", str(self.root / "local.toml"), "--queries", str(self.root / "queries.txt")
+        )
 
     def destroy(self) -> None:
         """Run the ordinary `cdk destroy --all`; the servers keep running, to be inspected."""
@@ -84,7 +85,7 @@ class LocalSystem:
         """Send signed queries to the deployed HTTP API."""
         running = servers.running(self.state)
         assert running is not None
-        chosen = settings.load(LOCAL, self.root / "environments")
+        chosen = settings.load(self.root / "local.toml")
         return route.router(Environment(LOCAL, chosen, running.variables(self.state)))
 
     def outputs(self) -> dict[str, dict[str, str]]:
@@ -151,7 +152,7 @@ def system() -> Iterator[LocalSystem]:
     """Yield a local system in a folder inside the project, since a data set's path must be inside it; stop
     its servers at the end."""
     root = PROJECT / ".cache" / f"integration-{os.getpid()}"
-    (root / "environments").mkdir(parents=True)
+    root.mkdir(parents=True)
     rows = _data()
     made = LocalSystem(root, rows[:HOLDOUT_ROWS])
     made.train_on(rows[HOLDOUT_ROWS:], rows[:HOLDOUT_ROWS])
@@ -161,7 +162,7 @@ def system() -> Iterator[LocalSystem]:
     for name in ("training", "holdout"):
         settings = settings.replace(f'"data/{name}.jsonl"', f'"{relative}/{name}.jsonl"')
     assert tomllib.loads(settings)["dataset"]["training"] == f"{relative}/training.jsonl"
-    (root / "environments" / "local.toml").write_text(settings, encoding="utf-8")
+    (root / "local.toml").write_text(settings, encoding="utf-8")
     try:
         yield made
     finally:

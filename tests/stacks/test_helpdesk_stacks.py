@@ -65,14 +65,17 @@ def test_a_task_is_chosen_before_anything_is_declared() -> None:
         use_task(app, HELPDESK)
 
 
-def test_a_task_that_cannot_be_used_stops_the_synthesis_before_it_begins(tmp_path: Path) -> None:
+def test_a_task_that_cannot_be_used_stops_the_synthesis_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     text = (ENVIRONMENTS / "local.toml").read_text(encoding="utf-8")
     folder = tmp_path / "environments"
     folder.mkdir()
     (folder / "local.toml").write_text('task = "examples"\n' + text, encoding="utf-8")
     app = cdk.App()
     with pytest.raises(SettingsError) as caught:
-        build(app, "local", folder)
+        build(app, folder / "local.toml")
     assert str(caught.value).startswith('environments/local.toml: task: found "examples"; allowed: ')
     assert "examples/task.toml: No such file" in str(caught.value)
     assert not [child for child in app.node.children if isinstance(child, cdk.Stack)]

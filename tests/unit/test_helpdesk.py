@@ -110,9 +110,9 @@ def test_sample_queries_are_new_and_routable() -> None:
 
 
 def test_environment_differs_from_the_local_one_in_little() -> None:
-    folder = FOLDER / "environments"
+    file = FOLDER / "local.toml"
     first, second = (
-        tomllib.loads((each / "local.toml").read_text(encoding="utf-8")) for each in (ENVIRONMENTS, folder)
+        tomllib.loads(each.read_text(encoding="utf-8")) for each in (ENVIRONMENTS / "local.toml", file)
     )
     keys = first.keys() | second.keys()
     assert {key for key in keys if first.get(key) != second.get(key)} == {
@@ -124,6 +124,6 @@ def test_environment_differs_from_the_local_one_in_little() -> None:
     assert {name for name, _ in first["head"].items() ^ second["head"].items()} == {
         *("margin_error", "margin_dominant")
     }
-    settings = load("local", folder)
+    settings = load(file)
     assert settings.task_folder == FOLDER
     assert settings.owner != load("local").owner

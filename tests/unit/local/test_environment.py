@@ -45,14 +45,13 @@ def test_clients_find_both_servers_and_trust_the_emulator(state: State) -> None:
     assert variables["NODE_EXTRA_CA_CERTS"] == str(state.certificate)
 
 
-def test_operate_finds_api_and_settings_of_the_local_system(
-    state: State, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("LOCAL_ENVIRONMENTS", str(tmp_path))
+def test_operate_finds_api_and_settings_of_the_local_system(state: State, tmp_path: Path) -> None:
+    state.write_settings(tmp_path / "acme.toml", "")
     variables = environment.client("https://127.0.0.1:1", "http://127.0.0.1:2", state, KEYS)
     api = variables["EXECUTE_API_URL"].format(api="abc")
     assert api == "https://127.0.0.1:1/_aws/execute-api/abc/$default"
-    assert variables["LOCAL_ENVIRONMENTS"] == str(tmp_path)
+    assert variables["LOCAL_SETTINGS"] == str(state.settings / "acme.toml")
+    assert state.settings_source == tmp_path / "acme.toml"
 
 
 def test_emulator_does_not_inherit_the_callers_aws_configuration(

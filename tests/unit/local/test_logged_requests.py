@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ def test_logged_requests_are_read_with_the_settings_that_are_printed(monkeypatch
         }
         monkeypatch.setattr(bedrock.s3, "create_bucket", lambda **_: {}, raising=False)
         monkeypatch.setattr(logged_requests, "reached", lambda *_: clients)
-        told = logged_requests.log(local, {"LOCAL_ENVIRONMENTS": "environments"})
+        told = logged_requests.log(local, {}, Path("environments/local.toml"))
         clients["bedrock-runtime"].converse(
             modelId=TEACHER, messages=[{"role": "user", "content": [{"text": "not logged any more"}]}]
         )

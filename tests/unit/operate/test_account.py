@@ -30,7 +30,7 @@ def identity(number: str) -> dict[str, str]:
 
 def test_credentials_of_the_account_are_right() -> None:
     dev = load("dev")
-    account.check("dev", dev, Sts(identity(dev.account)))
+    account.check(dev, Sts(identity(dev.account)))
 
 
 EXPIRED: Any = {"Error": {"Code": "ExpiredToken", "Message": "The security token is expired"}}
@@ -47,7 +47,7 @@ EXPIRED: Any = {"Error": {"Code": "ExpiredToken", "Message": "The security token
 def test_other_credentials_are_told_with_both_accounts(answer: dict[str, str] | Exception, told: str) -> None:
     dev = load("dev")
     with pytest.raises(OperateError) as raised:
-        account.check("dev", dev, Sts(answer))
+        account.check(dev, Sts(answer))
     assert told in str(raised.value)
     assert f"the account {dev.account}" in raised.value.advice
     assert "environments/dev.toml" in raised.value.advice

@@ -41,7 +41,7 @@ def environment(tmp_path: Path) -> Environment:
             assert old in text
             text = text.replace(old, new)
         (tmp_path / "test.toml").write_text(text, encoding="utf-8")
-        return load("test", tmp_path)
+        return load(tmp_path / "test.toml")
 
     return _environment
 
@@ -57,7 +57,7 @@ def printed(
 ) -> tuple[int, str]:
     """Return exit status and output of the command for `test.toml`."""
     monkeypatch.setattr(cost, "PROJECT", project)
-    status = main(["cost", "--environment", "test", "--environments", str(project), *more])
+    status = main(["cost", "--environment", str(project / "test.toml"), *more])
     out, err = capsys.readouterr()
     return status, out + err
 

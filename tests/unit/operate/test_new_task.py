@@ -138,7 +138,7 @@ def following(text: str, folder: Path) -> Settings:
         changed = re.sub(r"^name = .*\n", top, dev, flags=re.M)
         changed = re.sub(r"^\[dataset\]\n(?:\w.*\n)+", dataset, changed, flags=re.M)
         (folder / f"{name}.toml").write_text(changed, encoding="utf-8")
-        settings = load(name, folder)
+        settings = load(folder / f"{name}.toml")
     return settings
 
 

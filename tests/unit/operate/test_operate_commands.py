@@ -206,7 +206,7 @@ def cdk_arguments(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return 0
 
     monkeypatch.setattr(cdk, "run", run)
-    monkeypatch.setattr(account, "check", lambda name, settings: None)
+    monkeypatch.setattr(account, "check", lambda settings: None)
     return runs
 
 
@@ -256,7 +256,7 @@ def test_an_own_qualifier_is_bootstrapped_with_execution_policies_only(
 ) -> None:
     """With AdministratorAccess, a deployment of one environment could change another."""
     own = load("dev").model_copy(update={"bootstrap_qualifier": "dev"})
-    for module in (bootstrap, cdk):
+    for module in (bootstrap, environment):
         monkeypatch.setattr(module, "load", lambda _: own)
 
     assert main(["bootstrap", "--environment", "dev"]) == 1

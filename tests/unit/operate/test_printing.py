@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from operate import printing
+from operate import errors, printing
 from operate.console import Terminal, say, wide
 from operate.errors import OperateError, guarded
 from stacks.settings import PROJECT, Problem, SettingsError
@@ -128,3 +130,16 @@ def test_errors_show_what_would_control_a_terminal(
     err = capsys.readouterr().err
     assert "\\u001b]0;title" in err
     assert controls(err) == []
+
+
+def test_a_reader_that_has_ended_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "drop_output", lambda: None)  # it closes the output of this process
+    reading, writing = os.pipe()
+    os.close(reading)
+    with contextlib.suppress(BrokenPipeError), os.fdopen(writing, "w") as pipe:
+
+        def command() -> int:
+            say(Terminal(file=pipe), "a line")
+            return 1
+
+        assert guarded(command) == 0

@@ -44,9 +44,23 @@ def test_local_system_is_reached_by_its_variables(local_dir: Path, server: str) 
 def test_local_system_may_have_settings_of_its_own(local_dir: Path, server: str) -> None:
     settings = (ENVIRONMENTS / "local.toml").read_text(encoding="utf-8")
     assert 'name = "video-router"' in settings
-    (local_dir / "local.toml").write_text(settings.replace('name = "video-router"', 'name = "other-router"'))
-    (local_dir / "env").write_text(f"AWS_ENDPOINT_URL={server}\nLOCAL_ENVIRONMENTS='{local_dir}'\n")
-    assert environment.reach("local").settings.owner == "other-router-local"
+    file = local_dir / "acme.toml"
+    file.write_text(settings.replace('name = "video-router"', 'name = "other-router"'))
+    (local_dir / "env").write_text(f"AWS_ENDPOINT_URL={server}\nLOCAL_SETTINGS='{file}'\n")
+    for asked in ("local", str(file)):
+        found = environment.reach(asked)
+        assert (found.name, found.settings.owner) == ("local", "other-router-acme")
+
+
+def test_another_environment_of_the_local_account_is_not_taken_for_the_one_that_runs(
+    local_dir: Path, server: str
+) -> None:
+    file = local_dir / "acme.toml"
+    file.write_text((ENVIRONMENTS / "local.toml").read_text(encoding="utf-8"))
+    (local_dir / "env").write_text(f"AWS_ENDPOINT_URL={server}\n")
+    with pytest.raises(OperateError, match="runs video-router-local, and not video-router-acme") as caught:
+        environment.reach(str(file))
+    assert "make local-down" in caught.value.advice
 
 
 @pytest.mark.parametrize("text", [None, "", "AWS_ENDPOINT_URL=https://127.0.0.1:1\n"])

@@ -28,9 +28,10 @@ def as_toml(data: dict[str, Any], prefix: str = "") -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "environments"
     path.mkdir()
+    monkeypatch.chdir(tmp_path)  # messages name files relative to it
     return path
 
 
@@ -62,7 +63,7 @@ def changed(write: Callable[[dict[str, Any]], Path], folder: Path) -> Callable[[
 
     def _changed(changes: dict[str, Any]) -> Settings:
         write(changes)
-        return load("test", folder)
+        return load(folder / "test.toml")
 
     return _changed
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stacks.settings import ENVIRONMENTS, PROJECT, Settings, SettingsError, load, split_s3_uri
+from stacks.settings import ENVIRONMENTS, PROJECT, Settings, SettingsError, load, loading, split_s3_uri
 
 Changed = Callable[[dict[str, Any]], Settings]
 
@@ -141,45 +141,63 @@ def test_s3_uris_are_split() -> None:
         split_s3_uri("s3://examples/dt=1/a.jsonl")
 
 
-@pytest.mark.parametrize("environment", ["staging", "../environments/test", "Test", "", "test.toml"])
-def test_a_missing_file_lists_those_that_exist(write: Callable[..., Path], environment: str) -> None:
-    folder = write({}).parent
-    (folder / "other.toml").write_text("")
+@pytest.mark.parametrize(
+    ("environment", "file"),
+    [
+        ("staging", "environments/staging.toml"),
+        ("Dev", "environments/Dev.toml"),
+        ("", "environments/.toml"),
+        ("../acme", "acme.toml"),
+        ("nowhere/acme.toml", "nowhere/acme.toml"),
+    ],
+)
+def test_a_missing_file_lists_those_that_exist(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, environment: str, file: str
+) -> None:
+    monkeypatch.setattr(loading, "ENVIRONMENTS", folder)
+    for name in ("other", "test"):
+        (folder / f"{name}.toml").write_text("")
     with pytest.raises(SettingsError) as caught:
-        load(environment, folder)
+        load(environment)
     assert str(caught.value) == (
-        f'environments/{environment}.toml: environment: found "{environment}", which has no file; '
-        'allowed: "other" or "test"'
+        f'{file}: environment: found "{environment}", which has no file; '
+        'allowed: "other" or "test", or the path of a settings file, which ends in .toml'
     )
 
 
-def test_an_empty_folder_is_named(folder: Path) -> None:
-    with pytest.raises(SettingsError, match="which has none"):
-        load("dev", folder)
+def test_any_settings_file_is_named_by_its_path(write: Callable[..., Path]) -> None:
+    path = write({})
+    settings = load(str(path))
+    assert (settings.environment, settings.file) == ("test", "environments/test.toml")
+    assert load("environments/test.toml") == settings == load(path)
+
+
+def test_settings_know_their_file_after_a_change(write: Callable[..., Path]) -> None:
+    assert load(write({})).model_copy(update={"name": "other"}).file == "environments/test.toml"
 
 
 def test_a_toml_error_names_file_and_place(folder: Path) -> None:
     (folder / "test.toml").write_text('name = "a"\nregion = \n')
     with pytest.raises(SettingsError, match=r"environments/test\.toml: syntax: .*line 2.*allowed: TOML 1\.0"):
-        load("test", folder)
+        load(folder / "test.toml")
 
 
 def test_a_key_given_twice_is_a_toml_error(folder: Path) -> None:
     (folder / "test.toml").write_text('name = "a"\nname = "b"\n')
     with pytest.raises(SettingsError, match="syntax"):
-        load("test", folder)
+        load(folder / "test.toml")
 
 
 def test_a_file_in_another_encoding(folder: Path) -> None:
     (folder / "test.toml").write_bytes('name = "é"'.encode("latin-1"))
     with pytest.raises(SettingsError, match="UTF-8"):
-        load("test", folder)
+        load(folder / "test.toml")
 
 
 def test_a_folder_in_a_file_s_place(folder: Path) -> None:
     (folder / "test.toml").mkdir()
     with pytest.raises(SettingsError, match="a readable file"):
-        load("test", folder)
+        load(folder / "test.toml")
 
 
 def test_nothing_of_aws_is_imported() -> None:
@@ -230,7 +248,7 @@ def test_an_environment_whose_names_begin_like_anothers_is_refused(
     path.rename(path.with_stem(environment))
 
     with pytest.raises(SettingsError) as error:
-        load(environment, path.parent)
+        load(path.parent / f"{environment}.toml")
 
     (problem,) = error.value.problems
     assert (problem.key, problem.found) == ("environment", f'"{environment}"')

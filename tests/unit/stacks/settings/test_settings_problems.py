@@ -526,7 +526,7 @@ def test_all_problems_are_told_at_once(problems: Problems) -> None:
 def test_the_text_has_one_problem_a_line(folder: Path) -> None:
     (folder / "test.toml").write_text("name = 1\naccount = 2\n")
     with pytest.raises(SettingsError) as caught:
-        load("test", folder)
+        load(folder / "test.toml")
     assert str(caught.value).splitlines() == [str(problem) for problem in caught.value.problems]
 
 
@@ -552,7 +552,7 @@ def test_a_missing_key_was_found_as_nothing(problems: Problems) -> None:
 def test_an_empty_file_names_every_table(folder: Path) -> None:
     (folder / "test.toml").write_text("")
     with pytest.raises(SettingsError) as caught:
-        load("test", folder)
+        load(folder / "test.toml")
     keys = {problem.key for problem in caught.value.problems}
     assert {"name", "account", "region", "dataset", "router", "alarms"} <= keys
     assert not {"tags", "budget"} & keys
@@ -561,7 +561,7 @@ def test_an_empty_file_names_every_table(folder: Path) -> None:
 def test_a_date_is_not_a_text(folder: Path) -> None:
     (folder / "test.toml").write_text("name = 2026-01-01")
     with pytest.raises(SettingsError, match=re.escape('name: found "2026-01-01"')):
-        load("test", folder)
+        load(folder / "test.toml")
 
 
 def test_robustness_file_that_can_not_be_used_is_refused_before_anything_is_deployed(
