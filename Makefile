@@ -74,8 +74,8 @@ head-on: $(DEPLOYS)  ## Switch classification heads on again [ENV=local]
 watch: $(DEPLOYS)  ## Follow the running release until it ends [ENV=local]
 	@python -m operate watch --environment "$(ENV)"
 
-cost: $(DEPLOYS)  ## Estimate what an environment costs, without access to AWS: ENV=dev [COUNT=10000: rows or queries]
-	@python -m operate cost --environment "$(ENV)" $(if $(COUNT),--queries "$(COUNT)")
+cost: $(DEPLOYS)  ## Estimate what an environment costs, without access to AWS: ENV=dev [COUNT=1000000: queries a month]
+	@python -m operate cost --environment "$(ENV)" $(if $(COUNT),--queries "$(COUNT)") $(if $(ROWS),--rows "$(ROWS)")
 
 new-task: $(DEPLOYS)  ## Lay out a task's folder: NAME=support LABELS="billing,technical,account" [FOLDER=tasks/support]
 	@test -n "$(NAME)" && test -n "$(LABELS)" || { echo 'Name and labels are required: make new-task NAME=support LABELS="billing,technical,account"' >&2; exit 2; }

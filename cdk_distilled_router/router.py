@@ -19,6 +19,7 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
+from cdk_distilled_router.common.access_log import ACCESS_LOG
 from cdk_distilled_router.common.callers import REQUESTS
 from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting
@@ -187,18 +188,8 @@ class AccessLogs:
 
     @property
     def format(self) -> aws_apigateway.AccessLogFormat:
-        """Return the format of a line; API Gateway requires the request id."""
-        fields = {
-            "requestId": "$context.requestId",
-            "time": "$context.requestTime",
-            "caller": "$context.identity.userArn",
-            "ip": "$context.identity.sourceIp",
-            "route": "$context.routeKey",
-            "status": "$context.status",
-            "latency": "$context.responseLatency",
-            "error": "$context.error.message",
-        }
-        return aws_apigateway.AccessLogFormat.custom(json.dumps(fields))
+        """Return the format of a line."""
+        return aws_apigateway.AccessLogFormat.custom(json.dumps(ACCESS_LOG))
 
 
 def _variables(

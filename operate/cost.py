@@ -1,4 +1,4 @@
-"""Estimate what an environment costs: once, each month, for 1,000 queries.
+"""Estimate what an environment costs: once, a month, a release, 1,000 queries.
 
 Counts the rows of the data set and takes prices from a table in this project,
 without any access to AWS. The exit status is 1 if the estimate by itself
@@ -8,20 +8,19 @@ exceeds distillation.maximum_cost_usd.
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
+from math import ceil
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from distilled_router.cost.estimate import (
+    COMPARED,
     Estimate,
+    Line,
     Part,
-    Spec,
-    Volume,
     check,
     dollars,
     each_release,
@@ -34,38 +33,38 @@ from distilled_router.cost.lines import (
     MARGIN,
     MOST_EPOCHS,
     MOST_PAIRS,
+    Case,
 )
-from distilled_router.cost.prices import SHOWN, Prices
-from distilled_router.data.dataset_rules import lines
-from distilled_router.data.findings import Report
+from distilled_router.cost.prices import SHOWN, PriceError, Prices
 from distilled_router.data.preflight import shown as shown_power
-from distilled_router.data.query_rules import QueryCheck
 from distilled_router.links import inside
 from distilled_router.release.rollout import Rollout
+from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import Task
 from evaluation.grades import instructions
 from operate import environment
 from operate.console import Terminal, say
 from operate.console import console as terminal
-from operate.errors import OperateError
+from operate.cost_volume import Counted, count
+from operate.month import (
+    ANSWER_BYTES,
+    ENVIRONMENTS,
+    FIRST_TOKEN_MS,
+    STORED_GB,
+    SWEEP_SECONDS,
+    TOKENS_A_SECOND,
+    Charge,
+    Month,
+)
 from stacks import preflight
-from stacks.costs import spec
+from stacks.costs import deployed, spec
 from stacks.settings import PROJECT, Settings, is_s3, load
 
 EXAMPLES = """\
   python -m operate cost --environment dev
   python -m operate cost --environment dev --queries 10000
 """
-ASSUMED_QUERIES = 1_000
-_CHUNK_BYTES = 65_536
-
-
-@dataclass(frozen=True)
-class Counted:
-    """The amount of data, and a sentence about it."""
-
-    volume: Volume
-    text: str
+MONTHLY_QUERIES = 1_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,16 +74,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--queries",
         type=_number,
         metavar="COUNT",
-        help="assume this many rows or queries, not those of the data set",
+        default=MONTHLY_QUERIES,
+        help=f"queries to the router in a month; by default {MONTHLY_QUERIES}",
+    )
+    parser.add_argument(
+        "--rows",
+        type=_number,
+        metavar="COUNT",
+        help="assume this many rows or raw queries in the data set",
     )
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the estimate; return 1 if it exceeds the environment's limit."""
     settings = load(options.environment)
-    counted = count(settings, PROJECT, options.queries)
-    found = estimate(spec(settings), counted.volume, Task.load(settings.task_folder), Prices.load())
-    show(settings, counted, found, for_each_release(settings, counted.volume), terminal())
+    counted = count(settings, PROJECT, options.rows)
+    task, prices = Task.load(settings.task_folder), Prices.load()
+    found = estimate(spec(settings), counted.volume, task, prices)
+    case = Case(spec(settings), counted.volume, task, prices)
+    month = Month(settings, deployed(settings), case, options.queries)
+    show(month, counted, found, for_each_release(month, PROJECT), terminal())
     say_needs(settings, PROJECT, terminal())
     return 1 if check(found, settings.distillation.maximum_cost_usd) else 0
 
@@ -113,111 +122,50 @@ def say_needs(settings: Settings, project: Path, console: Terminal) -> None:
         say(console, told)
 
 
-def for_each_release(settings: Settings, volume: Volume) -> Part:
-    """Return what each release costs besides its job: the probes of its rollout, and the judge if set."""
-    rollout, task = Rollout.of(settings.rollout.to_function()), Task.load(settings.task_folder)
-    return each_release(
-        spec(settings),
-        volume,
-        task,
-        Prices.load(),
+def for_each_release(month: Month, project: Path) -> Part:
+    """Return what each release costs besides its job: evaluation, rollout, and the judge if set."""
+    settings, case = month.settings, month.case
+    rollout = Rollout.of(settings.rollout.to_function())
+    tokens = each_release(
+        case.spec,
+        case.volume,
+        case.task,
+        case.prices,
+        questions=_questions(settings, case.task, project),
+        compares_base=settings.evaluation.compare_base,
         probes=rollout.probes * len(rollout.rounds),
         judge=settings.evaluation.judge,
-        instructions=instructions(task),
+        instructions=instructions(case.task),
     )
+    hours = ceil(len(rollout.rounds) * rollout.dwell_seconds / 3_600)
+    metrics, steps = month.rollout(hours), month.steps()
+    other = (
+        Line(name="rollout metrics", expected=metrics, at_most=metrics),
+        Line(name="state machine", expected=steps, at_most=steps),
+    )
+    return Part((*tokens.lines, *other), tokens.unknown)
 
 
-def count(settings: Settings, project: Path, queries: int | None = None) -> Counted:
-    """Count an environment's training rows or raw queries.
+def _questions(settings: Settings, task: Task, project: Path) -> int:
+    """Return the number of an evaluation's questions: the hold-out set and the robustness slices.
 
-    Args:
-        settings: The environment's settings.
-        project: The folder that paths in the settings are relative to.
-        queries: Assume this many; if the file is on this machine, its queries tell their average length.
-
-    Raises:
-        OperateError: The file can't be read, or holds no rows.
+    A hold-out set that is not on this machine, or is split off, counts as the smallest that the gate takes.
     """
-    dataset = settings.dataset
-    raw = dataset.is_curated
-    location = str(dataset.logs or (dataset.queries if raw else dataset.training))
-    what = "different logged queries" if dataset.logs else "queries" if raw else "rows"
-    if dataset.source == "file":
-        return _of_file(settings, project, location, what, queries)
-    number = queries or ASSUMED_QUERIES
-    text = f"{location}: {number:,} {what}, as --queries says"
-    if not queries:
-        text = (
-            f"{location} is not on this machine, so the number of {what} is unknown. The figures are for "
-            f"{number:,}, each with an answer; give the real number with --queries"
-        )
-    return Counted(Volume(queries=number), text)
+    holdout, rows = settings.dataset.holdout, settings.gate.minimum_examples
+    if holdout and not is_s3(holdout):
+        with suppress(OSError), inside(project, holdout).open("rb") as file:
+            rows = sum(bool(line.strip()) for line in file)
+    if not settings.evaluation.slice_queries:
+        return rows
+    variants = Robustness.load(task, settings.task_folder)
+    slices = 2 + sum(map(bool, (variants.paraphrases, variants.injections, variants.filler)))
+    others = len(variants.out_of_domain) + len(variants.other_languages)
+    return rows + slices * min(settings.evaluation.slice_queries, rows) + others
 
 
-def _of_file(settings: Settings, project: Path, location: str, what: str, queries: int | None) -> Counted:
-    try:
-        with inside(project, location).open("rb") as file:
-            chunks = iter(lambda: file.read(_CHUNK_BYTES), b"")
-            if what == "queries":
-                volume, unread = _of_queries(location, lines(chunks), settings)
-            else:
-                volume, unread = _of_rows(lines(chunks))
-    except OSError as error:
-        raise OperateError(f"{location} can't be read: {error.strerror}.") from error
-    if not volume.queries:
-        raise OperateError(f"{location} contains no readable {what}.")
-    text = f"{location}: {volume.queries:,} {what}"
-    if volume.unlabelled:
-        text += f", {volume.unlabelled:,} of them without an answer"
-    if unread:
-        text += f", and {unread:,} unusable lines, which are not counted"
-    if queries:
-        part = queries / volume.queries
-        text = f"{queries:,} {what} as in {text}"
-        volume = Volume(
-            queries=queries,
-            unlabelled=round(volume.unlabelled * part),
-            query_bytes=round((volume.query_bytes or 0) * part),
-        )
-    return Counted(volume, text)
-
-
-def _of_queries(name: str, content: Iterable[bytes], settings: Settings) -> tuple[Volume, int]:
-    """Return the volume of a file's different queries, and how many lines have none that can be labelled."""
-    report = Report()
-    check = QueryCheck(Task.load(settings.task_folder), report)
-    return Volume.of(check.read(name, content)), report.errors
-
-
-def _of_rows(rows: Iterable[bytes]) -> tuple[Volume, int]:
-    """Return the volume of training rows, and how many lines are unreadable."""
-    unlabelled = unread = 0
-
-    def texts() -> Iterator[str]:
-        nonlocal unlabelled, unread
-        for line in rows:
-            if not line.strip():
-                continue
-            try:
-                query, answered = _query(json.loads(line))
-            except (ValueError, LookupError, TypeError, RecursionError):
-                unread += 1
-                continue
-            unlabelled += not answered
-            yield query
-
-    counted = Volume.of(texts())
-    return Volume(queries=counted.queries, unlabelled=unlabelled, query_bytes=counted.query_bytes), unread
-
-
-def _query(row: Any) -> tuple[str, bool]:
-    """Return the query of a training row, and False if Bedrock still has to answer it."""
-    messages = row["messages"]
-    return str(messages[0]["content"][0]["text"]), len(messages) > 1
-
-
-def show(settings: Settings, counted: Counted, found: Estimate, release: Part, console: Terminal) -> None:
+def show(month: Month, counted: Counted, found: Estimate, release: Part, console: Terminal) -> None:
     """Print the estimate, what it is based on, and whether it is within the limit."""
+    settings = month.settings
     chosen, limit = settings.distillation, settings.distillation.maximum_cost_usd
 
     say(
@@ -225,18 +173,29 @@ def show(settings: Settings, counted: Counted, found: Estimate, release: Part, c
         f"{settings.owner}: {chosen.student} learns from {chosen.teacher} by {chosen.method}.",
         f"{counted.text}.",
     )
-    parts = [("once", found.once), ("a month", found.monthly), ("a release", release)]
-    for title, part in parts:
+    charges = _charges(month)
+    for table in (
+        _table("once", found.once),
+        _month_table(month, charges),
+        _table("a release", release),
+        _alternatives(month, charges, found.per_thousand),
+    ):
         console.print()
-        console.print(_table(title, part))
-    console.print()
-    console.print(_alternatives(found.per_thousand))
+        console.print(table)
     at_most = dollars(found.once.at_most_usd)
     within = (
         f"Within the limit: at most {at_most} USD once, distillation.maximum_cost_usd = {limit:g}. A "
         f"deployment also counts what was committed in the last {chosen.maximum_cost_days} days."
     )
-    say(console, "", *_notes(spec(settings), found, release), "", check(found, limit) or within)
+    say(console, "", *_notes(month, charges, found, release), "", check(found, limit) or within)
+
+
+def _charges(month: Month) -> list[Charge]:
+    """Return the charges of a month; none if a price is unknown."""
+    try:
+        return list(month.charges())
+    except PriceError:
+        return []
 
 
 def _table(title: str, part: Part) -> Table:
@@ -253,29 +212,59 @@ def _table(title: str, part: Part) -> Table:
     return table
 
 
-def _alternatives(part: Part) -> Table:
-    """Return a table of what 1,000 queries cost with each model, and the ratio to the distilled one."""
-    table = _empty("1,000 queries", "expected", "times", "computed from")
-    student = next((line.expected.usd for line in part.lines if line.name == "distilled"), 0.0)
-    for line in part.lines:
-        times = f"{line.expected.usd / student:,.0f}" if student else ""
-        table.add_row(line.name, dollars(line.expected.usd), times, line.expected.how)
-    for name in part.unknown:
-        table.add_row(name, "unknown", "", f"add its price to {SHOWN}")
+def _month_table(month: Month, charges: list[Charge]) -> Table:
+    """Return a table of a month's charges, idle and with the queries."""
+    table = _empty("a month", "idle", f"{_short(month.queries)} queries", "computed from")
+    for charge in charges:
+        table.add_row(charge.name, dollars(charge.idle.usd), dollars(charge.busy.usd), charge.busy.how)
+    sums = [sum(amounts) for amounts in zip(*((c.idle.usd, c.busy.usd) for c in charges), strict=True)]
+    table.add_row("together", *(map(dollars, sums) if sums else ["unknown"] * 2), "", style="bold")
     return table
+
+
+def _alternatives(month: Month, charges: list[Charge], part: Part) -> Table:
+    """Return a table of what each model's answers cost: the tokens of 1,000, and the whole month."""
+    table = _empty("answered by", "1,000", "month", "times", "tokens of 1,000 queries")
+    distilled = sum(charge.busy.usd for charge in charges)
+    for line in part.lines:
+        whole = distilled if line.name == "distilled" else _whole(month, line.name)
+        shown = (dollars(whole), f"{whole / distilled:,.1f}") if whole and distilled else ("unknown", "")
+        table.add_row(line.name, dollars(line.expected.usd), *shown, line.expected.how)
+    for name in part.unknown:
+        table.add_row(name, "unknown", "unknown", "", f"add its price to {SHOWN}")
+    return table
+
+
+def _whole(month: Month, name: str) -> float | None:
+    """Return the whole month in US dollars with another model; None if a price is unknown."""
+    spec = month.case.spec
+    model = {"base": spec.base_model, "teacher": spec.teacher, **COMPARED}[name]
+    try:
+        return month.with_model(model, full=True)
+    except PriceError:
+        return None
+
+
+def _short(number: int) -> str:
+    """Return a number in few characters: 1M, 250k, 1,234."""
+    for unit, size in (("M", 1_000_000), ("k", 1_000)):
+        if number % size == 0:
+            return f"{number // size:,}{unit}"
+    return f"{number:,}"
 
 
 def _empty(title: str, *columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(title, no_wrap=True)
-    first, second, last = columns
-    table.add_column(first, justify="right", no_wrap=True)
-    table.add_column(second, justify="right", no_wrap=True)
-    table.add_column(last)
+    *numbers, last = columns
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(last, overflow="fold")
     return table
 
 
-def _notes(asked: Spec, found: Estimate, release: Part) -> Iterator[str]:
+def _notes(month: Month, charges: list[Charge], found: Estimate, release: Part) -> Iterator[str]:
+    asked = month.case.spec
     yield (
         f"Tokens are estimated: {BYTES_A_TOKEN} bytes of text each, {BYTES_AN_ANSWER_TOKEN} of an answer. "
         f"'At most' counts {MARGIN:g} times as many, and the longest answers that the settings allow."
@@ -290,10 +279,20 @@ def _notes(asked: Spec, found: Estimate, release: Part) -> Iterator[str]:
             f"Bedrock doesn't document the epochs of distillation: {EPOCHS} are expected, at most "
             f"{MOST_EPOCHS}, the default and the maximum of fine-tuning."
         )
-    lines = (*found.once.lines, *found.monthly.lines, *found.per_thousand.lines, *release.lines)
-    sources = sorted({line.cited for line in lines if line.cited})
+    yield (
+        "A month has no free tier, no answer from a cache, and requests at even intervals. Assumed: "
+        f"{FIRST_TOKEN_MS} ms to a model's first token and {TOKENS_A_SECOND} tokens a second, {ENVIRONMENTS} "
+        f"execution environments, {SWEEP_SECONDS} s for a sweep, {ANSWER_BYTES} bytes of an answer with "
+        f"headers, and {STORED_GB:g} GB in S3. The month of another model has no model storage or hosting."
+    )
+    lines = (*found.once.lines, *found.per_thousand.lines, *release.lines)
+    cited = [*(line.cited for line in lines), *(charge.cited for charge in charges)]
+    sources = sorted({source for source in cited if source})
     yield f"Prices in US dollars, from {SHOWN}: {'; '.join(sources)}."
-    yield "Other AWS charges, such as Lambda, HTTP API, DynamoDB, KMS and logs, are not counted."
+    yield (
+        "Not counted: what costs less than a cent, notifications, the CI, data transfer inside AWS, and "
+        "support plans."
+    )
 
 
 def _number(text: str) -> int:

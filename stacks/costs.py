@@ -1,7 +1,11 @@
 """Convert an environment's settings into the input of the cost estimate."""
 
+from dataclasses import dataclass
+
+from cdk_distilled_router.common.vpc_services import INTERFACES
 from distilled_router.cost.estimate import Spec
 from distilled_router.data.split import trained_share
+from stacks.monitoring import UNDELIVERED, alarms
 from stacks.settings import Settings
 
 
@@ -27,4 +31,36 @@ def spec(settings: Settings) -> Spec:
         hourly_price_usd=bought.hourly_price_usd if bought else 0.0,
         kept_models=settings.rollout.keep_releases,
         retries=settings.release.retry_internal_errors,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployed:
+    """What an environment's stacks declare that AWS bills by the month or by the request.
+
+    Attributes:
+        alarms: metrics that alarms watch; each alarm watches one.
+        dashboards: dashboards.
+        keys: KMS keys that the stacks create.
+        interface_endpoints: interface VPC endpoints, counted once for each subnet.
+        route_metrics: whether the API has metrics of each route.
+    """
+
+    alarms: int
+    dashboards: int
+    keys: int
+    interface_endpoints: int
+    route_metrics: bool
+
+
+def deployed(settings: Settings) -> Deployed:
+    """Return what an environment's stacks declare. A test compares it with the templates."""
+    network = settings.network
+    subnets = len(network.subnet_ids) if network and network.endpoints else 0
+    return Deployed(
+        alarms=len([*alarms(settings), UNDELIVERED]),
+        dashboards=1,
+        keys=0 if settings.encryption.key_arn else 1,
+        interface_endpoints=len(INTERFACES) * subnets,
+        route_metrics=True,
     )

@@ -19,6 +19,7 @@ from constructs import Construct
 from cdk_distilled_router.catalogue import is_anthropics
 from distilled_router.bedrock.naming import OWNER_TAG
 from distilled_router.env import METRICS_NAMESPACE
+from stacks.monitoring import UNDELIVERED, Alarm, alarms
 from stacks.settings import Settings
 
 PERIOD, HOUR = cdk.Duration.minutes(5), cdk.Duration.hours(1)
@@ -73,76 +74,13 @@ class OperationsStack(cdk.Stack):
 
     def _alarms(self, undelivered: sqs.IQueue) -> None:
         self._let_alarms_publish()
-        alarms = self._settings.alarms
-        periods = alarms.evaluation_periods
-        self._alarm(
-            "RouterErrors", "Average", alarms.error_rate, periods, "queries fail with an unexpected error"
-        )
-        self._alarm("RouteErrors", "Average", alarms.error_rate, periods, "the route can't be read")
-        self._alarm(
-            "Fallback",
-            "Average",
-            alarms.fallback_rate,
-            periods,
-            "the distilled model does not answer the queries",
-        )
-        self._alarm(
-            "CallerFallback",
-            "Average",
-            alarms.fallback_rate,
-            periods,
-            "callers want more than the models' quotas allow; see docs/runbook.md",
-        )
-        self._alarm(
-            "StaticAnswers",
-            "Average",
-            alarms.static_rate,
-            periods,
-            "neither the distilled nor the base model answers; see docs/runbook.md",
-        )
-        self._alarm(
-            "InvalidOutput",
-            "Average",
-            alarms.invalid_output_rate,
-            periods,
-            "model outputs are not valid weights",
-        )
-        self._alarm("Latency", "p95", alarms.latency_p95_ms, periods, "the router is slow (in milliseconds)")
-        failed = "a release failed, or the live one on another hold-out set: see the releases table"
-        self._alarm("FailedReleases", "Sum", 0, 1, failed)
-        self._alarm("StalledJobs", "Sum", 0, 1, "a customization job has not started; see docs/runbook.md")
-        self._alarm(
-            "UnroutedThroughput",
-            "Maximum",
-            0,
-            1,
-            "throughput is billed but not routed: committed or left on purpose; see docs/runbook.md",
-        )
-        self._spending_alarms()
-        if not self._settings.head.is_off:
-            self._head_alarm()
+        for alarm in alarms(self._settings):
+            period = HOUR if alarm.is_hourly else PERIOD
+            self._alarm_on(self.metric(alarm.name, alarm.statistic, period), alarm)
         messages = undelivered.metric_approximate_number_of_messages_visible(
-            statistic="Maximum", period=PERIOD
+            statistic=UNDELIVERED.statistic, period=PERIOD
         )
-        meaning = "an event or a notification could not be delivered; see docs/runbook.md"
-        self._alarm_on(messages, "Undelivered", 0, 1, meaning)
-
-    def _spending_alarms(self) -> None:
-        """Tell of an expensive hour within the hour; a budget tells hours or a day later."""
-        alarms = self._settings.alarms
-        for name, threshold, meaning in (
-            ("CostUsd", alarms.hourly_cost_usd, "the tokens of one hour cost this much, in USD"),
-            ("Requests", alarms.hourly_requests, "one hour has this many requests"),
-        ):
-            metric = self.metric(name, "Sum", HOUR)
-            self._alarm_on(metric, name, threshold, 1, f"{meaning}; see docs/runbook.md")
-
-    def _head_alarm(self) -> None:
-        """Tell that the head answers otherwise than the model, by the hour: few queries are explored."""
-        meaning = "the classification head's answers differ from the distilled model's; see docs/runbook.md"
-        metric = self.metric("HeadDifference", "Average", HOUR)
-        limit, periods = self._settings.head.maximum_difference, self._settings.alarms.evaluation_periods
-        self._alarm_on(metric, "HeadDifference", limit, periods, meaning)
+        self._alarm_on(messages, UNDELIVERED)
 
     def _let_alarms_publish(self) -> None:
         """Allow the alarms to publish to the topic.
@@ -166,24 +104,19 @@ class OperationsStack(cdk.Stack):
             )
         )
 
-    def _alarm(self, metric: str, statistic: str, threshold: float, periods: int, meaning: str) -> None:
-        self._alarm_on(self.metric(metric, statistic), metric, threshold, periods, meaning)
-
-    def _alarm_on(
-        self, metric: cloudwatch.Metric, name: str, threshold: float, periods: int, meaning: str
-    ) -> None:
-        alarm = metric.create_alarm(
+    def _alarm_on(self, metric: cloudwatch.Metric, alarm: Alarm) -> None:
+        declared = metric.create_alarm(
             self,
-            f"{name}Alarm",
-            alarm_name=f"{self._settings.owner}-{name}",
-            alarm_description=f"{self._settings.owner}: {meaning}",
-            threshold=threshold,
-            evaluation_periods=periods,
+            f"{alarm.name}Alarm",
+            alarm_name=f"{self._settings.owner}-{alarm.name}",
+            alarm_description=f"{self._settings.owner}: {alarm.meaning}",
+            threshold=alarm.threshold,
+            evaluation_periods=alarm.periods,
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
         )
-        alarm.add_alarm_action(actions.SnsAction(self._topic))
-        alarm.add_ok_action(actions.SnsAction(self._topic))
+        declared.add_alarm_action(actions.SnsAction(self._topic))
+        declared.add_ok_action(actions.SnsAction(self._topic))
 
     def _dashboard(self) -> None:
         dashboard = cloudwatch.Dashboard(self, "Dashboard", dashboard_name=self._settings.owner)

@@ -24,7 +24,7 @@ from cdk_distilled_router import (
     VpcConfig,
     VpcEndpoints,
 )
-from cdk_distilled_router.common.vpc_endpoints import GATEWAYS, INTERFACES
+from cdk_distilled_router.common.vpc_services import GATEWAYS, INTERFACES
 from stacks import keys
 from stacks.application import Application, declare
 from stacks.settings import PROJECT, Checks, Settings, SettingsError, load

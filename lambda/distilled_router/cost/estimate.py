@@ -95,7 +95,7 @@ def estimate(spec: Spec, volume: Volume, task: Task, prices: Prices) -> Estimate
         **{name: (model, True) for name, model in COMPARED.items()},
     }
     thousand = {
-        name: partial(case.thousand, model=model, full=full) for name, (model, full) in answering.items()
+        name: partial(case.answers, model=model, full=full) for name, (model, full) in answering.items()
     }
     return Estimate(
         once=_part(once),
@@ -110,16 +110,21 @@ def each_release(
     task: Task,
     prices: Prices,
     *,
+    questions: int,
+    compares_base: bool,
     probes: int,
     judge: str | None = None,
     instructions: str = "",
 ) -> Part:
-    """Estimate what each release costs besides its job: a rollout's probes, and a judge's grades.
+    """Estimate the tokens of a release besides its job's: evaluation, a rollout's probes, a judge's grades.
 
-    `probes` are those of all rounds; `instructions` are the judge's prompt.
+    `questions` are those of the evaluation, which the base model may answer too; `probes` are those of all
+    rounds; `instructions` are the judge's prompt.
     """
     case = Case(spec, volume, task, prices)
-    lines: dict[str, Callable[[str], Line]] = {}
+    lines: dict[str, Callable[[str], Line]] = {
+        "evaluation": partial(case.evaluated, questions=questions, compares_base=compares_base)
+    }
     if probes:
         lines["probes"] = partial(case.probed, probes=probes)
     if judge:

@@ -143,7 +143,7 @@ class Case:
     def labels(self, name: str) -> Line:
         """Return the cost of the labelling: each query, once for each sample, with the full prompt."""
         spec, records = self.spec, self.volume.queries * self.spec.samples
-        asked, answered = self._asked(full=True), min(self._answered(full=True), spec.max_tokens)
+        asked, answered = self._asked(full=True), min(self.answer_tokens(full=True), spec.max_tokens)
         rate, way = self._labelling_rate(self._shard)
         # The failed records of a small shard are too few for another batch job.
         worst, worst_way = self._labelling_rate(self._shard // TRIES)
@@ -161,7 +161,7 @@ class Case:
         spec, rows, most = self.spec, self.volume.unlabelled, self.most_pairs
         rate = self.prices.rate(spec.teacher)
         asked, longest = self._asked(full=False), spec.max_response_length
-        answered = min(self._answered(full=False), longest)
+        answered = min(self.answer_tokens(full=False), longest)
         what = "synthesized pairs and rows without an answer" if spec.synthesis else "rows without an answer"
         expected = Amount(0.0, "every row has an answer")
         if rows:
@@ -179,7 +179,7 @@ class Case:
     def training(self, name: str) -> Line:
         """Return the cost of training the student, by token and epoch."""
         spec, price = self.spec, self.prices.training_price(self.spec.student)
-        asked, answered = self._asked(full=False), self._answered(full=False)
+        asked, answered = self._asked(full=False), self.answer_tokens(full=False)
         epochs, most_epochs, passes = spec.epochs or EPOCHS, spec.epochs or EPOCHS, "passes"
         if spec.method == "distillation":
             epochs, most_epochs, passes = EPOCHS, MOST_EPOCHS, "assumed passes"
@@ -226,18 +226,44 @@ class Case:
             amount = Amount(units * HOURS_A_MONTH * price, how)
         return Line(name=name, expected=amount, at_most=amount)
 
-    def thousand(self, name: str, model: str, *, full: bool) -> Line:
-        """Return the cost of 1,000 answers of a model, to the full prompt or to the student's."""
+    def answers(self, name: str, model: str, *, full: bool, number: int = 1_000) -> Line:
+        """Return the cost of a model's answers to so many queries, with the full prompt or the student's."""
         if self.spec.model_units and not full:
             amount = Amount(0.0, "provisioned: by the hour, whatever the number of requests")
             return Line(name=name, expected=amount, at_most=amount)
         rate = self.prices.rate(model)
-        asked, answered = self._asked(full=full), self._answered(full=full)
+        asked, answered = self._asked(full=full), self.answer_tokens(full=full)
         return Line(
             name=name,
-            expected=_amount("1,000", 1_000, asked, answered, rate, model),
-            at_most=_amount("1,000", 1_000, _most(asked), _most(answered), rate, model),
+            expected=_amount(f"{number:,}", number, asked, answered, rate, model),
+            at_most=_amount(f"{number:,}", number, _most(asked), _most(answered), rate, model),
             cited=rate.cited,
+        )
+
+    def evaluated(self, name: str, *, questions: int, compares_base: bool) -> Line:
+        """Return the cost of an evaluation: candidate and live release answer, and the base model if it does.
+
+        The candidate answers on demand, also where the live release has provisioned throughput.
+        """
+        spec = self.spec
+        students = questions if spec.model_units else 2 * questions
+        asked = [(spec.student, False, students), *([(spec.base_model, True, questions)] * compares_base)]
+        amounts = [self._asked_model(*each) for each in asked]
+        expected, most = (
+            Amount(sum(one.usd for one in each), "; and ".join(one.how for one in each))
+            for each in zip(*amounts, strict=True)
+        )
+        cited = "; ".join(dict.fromkeys(self.prices.rate(model).cited for model, _, _ in asked))
+        return Line(
+            name=name, expected=expected, at_most=most, lower="a lower evaluation.slice_queries", cited=cited
+        )
+
+    def _asked_model(self, model: str, full: bool, number: int) -> tuple[Amount, Amount]:
+        """Return the expected and the maximum cost of so many questions to a model on demand."""
+        rate, asked, answered = self.prices.rate(model), self._asked(full=full), self.answer_tokens(full=full)
+        return (
+            _amount(f"{number:,} questions", number, asked, answered, rate, model),
+            _amount(f"{number:,} questions", number, _most(asked), _most(answered), rate, model),
         )
 
     def probed(self, name: str, *, probes: int) -> Line:
@@ -246,7 +272,7 @@ class Case:
         The candidate answers on demand, also where the live release has provisioned throughput.
         """
         spec, rate = self.spec, self.prices.rate(self.spec.student)
-        asked, answered = self._asked(full=False), self._answered(full=False)
+        asked, answered = self._asked(full=False), self.answer_tokens(full=False)
         number = probes if spec.model_units else 2 * probes
         count = f"{probes:,} probes" if spec.model_units else f"2 x {probes:,} probes"
         return Line(
@@ -263,7 +289,7 @@ class Case:
         Its prompt has the instructions, the query, and the weights of reference and answer.
         """
         rate = self.prices.rate(judge)
-        asked = _tokens(_bytes(instructions)) + self.volume.query_tokens + 2 * self._answered(full=True)
+        asked = _tokens(_bytes(instructions)) + self.volume.query_tokens + 2 * self.answer_tokens(full=True)
         count = "1,000 answers"
         return Line(
             name=name,
@@ -303,7 +329,7 @@ class Case:
 
     @property
     def _shorter(self) -> str:
-        answered = self._answered(full=False)
+        answered = self.answer_tokens(full=False)
         return f"a lower distillation.max_response_length; an answer has about {answered} tokens"
 
     def _rows(self, share: float) -> int:
@@ -315,7 +341,7 @@ class Case:
         prompt = self.task.teacher_prompt if full else self.task.student_prompt
         return _tokens(_bytes(prompt)) + self.volume.query_tokens
 
-    def _answered(self, *, full: bool) -> int:
+    def answer_tokens(self, *, full: bool) -> int:
         """Return the tokens of an answer: JSON to the full prompt, otherwise the task's format."""
         text = self.task.render(self.task.static_weights, "json" if full else None)
         return ceil(_bytes(text) / BYTES_AN_ANSWER_TOKEN)

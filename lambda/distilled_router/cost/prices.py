@@ -1,4 +1,4 @@
-"""Read and check `prices.toml`: the prices of Amazon Bedrock, in US dollars."""
+"""Read and check `prices.toml`: the prices of Bedrock and the other services, in US dollars."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOURS_A_MONTH = 730
 """Hours of a month in AWS's own estimates."""
 
 _DATE = re.compile(r"\d{4}-\d{2}(-\d{2})?")
-_TEXTS = ("region", "source", "date")
+_TEXTS = ("region", "source", "date", "unit")
 
 
 class PriceError(ValueError):
@@ -57,6 +57,18 @@ class UnitPrice(Entry):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServicePrice(UnitPrice):
+    """A service's price for `unit`, such as "a million requests"."""
+
+    unit: str
+
+    @property
+    def shown(self) -> str:
+        """Return price and unit as text."""
+        return f"{self.usd:.10g} USD {self.unit}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rate:
     """A model's prices for a million tokens, either on demand or for batch inference."""
 
@@ -77,6 +89,7 @@ class Prices:
         models: prices of tokens, by inference id.
         trainings: prices of training with 1,000 tokens for one epoch, by the student's inference id.
         storage: price of storing a custom model for a month.
+        services: prices of other services, by name.
 
     Example:
         >>> prices = Prices.load()
@@ -89,6 +102,7 @@ class Prices:
     models: Mapping[str, TokenPrice]
     trainings: Mapping[str, UnitPrice]
     storage: UnitPrice
+    services: Mapping[str, ServicePrice]
 
     @classmethod
     def load(cls, path: Path = FILE) -> Self:
@@ -101,14 +115,15 @@ class Prices:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise PriceError(f"{SHOWN} can't be read: {error}") from error
-        if table.keys() != {"tokens", "training", "storage"}:
+        if table.keys() != {"tokens", "training", "storage", "services"}:
             raise PriceError(
-                f"{SHOWN} has {', '.join(table) or 'nothing'}; it needs tokens, training, storage"
+                f"{SHOWN} has {', '.join(table) or 'nothing'}; it needs tokens, training, storage, services"
             )
         return cls(
             models=_entries(TokenPrice, "tokens", table["tokens"]),
             trainings=_entries(UnitPrice, "training", table["training"]),
             storage=_entry(UnitPrice, "storage", table["storage"]),
+            services=_services(table["services"]),
         )
 
     def rate(self, model: str, *, batch: bool = False) -> Rate:
@@ -132,6 +147,12 @@ class Prices:
     def tokens(self, model: str, input_tokens: float, output_tokens: float, *, batch: bool = False) -> float:
         """Return the price of a model's tokens. Raises PriceError if it is unknown; see `rate`."""
         return self.rate(model, batch=batch).usd(input_tokens, output_tokens)
+
+    def service(self, name: str) -> ServicePrice:
+        """Return the price of another service. Raises PriceError if it is unknown."""
+        if name not in self.services:
+            raise PriceError(f"{SHOWN} has no price for {name}: add [services.{name}], with source and date")
+        return self.services[name]
 
     def training_price(self, student: str) -> UnitPrice:
         """Return the price of training with 1,000 tokens for one epoch. Raises PriceError if unknown."""
@@ -172,6 +193,12 @@ def _entries[E: Entry](kind: type[E], table: str, entries: object) -> dict[str, 
                 f"{SHOWN}: [{table}.{_quoted(name)}]: name the model as {_quoted(base_model(name))}"
             )
     return {name: _entry(kind, f"{table}.{_quoted(name)}", values) for name, values in entries.items()}
+
+
+def _services(entries: object) -> dict[str, ServicePrice]:
+    if not isinstance(entries, dict):
+        raise PriceError(f"{SHOWN}: services must be a table of prices")
+    return {name: _entry(ServicePrice, f"services.{name}", values) for name, values in entries.items()}
 
 
 def _entry[E: Entry](kind: type[E], name: str, values: object) -> E:

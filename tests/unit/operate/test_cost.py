@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from distilled_router.cost.estimate import Spec, Volume, check, estimate
+from distilled_router.cost.estimate import Line, Spec, Volume, check, estimate
+from distilled_router.cost.lines import Case
 from distilled_router.cost.prices import Prices
 from distilled_router.data.conversation import row
 from distilled_router.release.rollout import Rollout
+from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import Task
-from operate import cost
+from operate import cost, cost_volume
 from operate.__main__ import main
 from operate.errors import OperateError
-from stacks.costs import spec
+from operate.month import Month
+from stacks.costs import deployed, spec
 from stacks.settings import ENVIRONMENTS, Settings, load
 from tests.unit.hostile import controls
 
@@ -71,7 +74,7 @@ def test_training_rows_are_counted_with_those_that_lack_an_answer(
     rows = [row(TASK, "red car", WEIGHTS), row(TASK, "blue car", None), row(TASK, "ein Zug fährt", None)]
     lines = [json.dumps(one) for one in rows]
     (project / "data" / "training.jsonl").write_text("\n".join([*lines, "", "{}", "]"]))
-    counted = cost.count(environment(), project)
+    counted = cost_volume.count(environment(), project)
     assert counted.volume == Volume(queries=3, unlabelled=2, query_bytes=7 + 8 + 14)
     assert "3 rows, 2 of them without an answer" in counted.text
     assert "2 unusable lines" in counted.text
@@ -88,26 +91,26 @@ def test_training_rows_are_counted_with_those_that_lack_an_answer(
 )
 def test_raw_queries_are_counted(environment: Environment, project: Path, name: str, content: str) -> None:
     (project / name).write_bytes(content.encode())
-    counted = cost.count(environment(RAW.replace("queries.txt", name)), project)
+    counted = cost_volume.count(environment(RAW.replace("queries.txt", name)), project)
     assert counted.volume == Volume(queries=2, query_bytes=15)
 
 
 def test_another_number_is_scaled_from_the_file(environment: Environment, project: Path) -> None:
     (project / "queries.txt").write_text("red car\nblue car\n")
-    counted = cost.count(environment(RAW), project, 3_000)
+    counted = cost_volume.count(environment(RAW), project, 3_000)
     assert counted.volume == Volume(queries=3_000, query_bytes=22_500)
     rows = [row(TASK, "red car", WEIGHTS), row(TASK, "blue car", None)]
     (project / "data" / "training.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    counted = cost.count(environment(), project, 3_000)
+    counted = cost_volume.count(environment(), project, 3_000)
     assert counted.volume == Volume(queries=3_000, unlabelled=1_500, query_bytes=22_500)
 
 
 def test_data_in_s3_is_not_read_and_its_size_is_unknown() -> None:
-    counted = cost.count(load("prod"), ENVIRONMENTS)
-    assert counted.volume.queries == cost.ASSUMED_QUERIES
+    counted = cost_volume.count(load("prod"), ENVIRONMENTS)
+    assert counted.volume.queries == cost_volume.ASSUMED_ROWS
     assert "is not on this machine" in counted.text
-    assert "--queries" in counted.text
-    given = cost.count(load("prod"), ENVIRONMENTS, 12_000)
+    assert "--rows" in counted.text
+    given = cost_volume.count(load("prod"), ENVIRONMENTS, 12_000)
     assert given.volume == Volume(queries=12_000)
 
 
@@ -186,14 +189,15 @@ def test_the_estimate_is_shown_with_its_sources_and_the_limit(
         "labels by the teacher",
         "teacher in the job",
         "training",
-        "storage",
-        "hosting",
+        "model storage",
+        "model hosting",
         "together",
     } <= rows.keys()
     assert {"distilled", "base", "teacher", "Claude Haiku 4.5", "Claude Haiku 5.5"} <= rows.keys()
-    # 1,000 queries of the student cost 1, of the teacher more than 100 times as much.
-    assert float(rows["distilled"][2]) == 1
-    assert float(rows["teacher"][2]) > 100
+    # The teacher's tokens cost more than 100 times as much, a whole month less than that.
+    assert float(rows["teacher"][1]) > 100 * float(rows["distilled"][1])
+    assert float(rows["distilled"][3]) == 1
+    assert 5 < float(rows["teacher"][3]) < 100
     assert "queries.txt: 1,000 queries." in text
     assert "AWS Price List (2026-08-02, us-east-1)" in text
     assert "Within the limit: at most" in text
@@ -229,14 +233,21 @@ def test_a_link_out_of_the_project_is_not_read(
     secret.write_text("red car\n" * 200)
     (project / "queries.txt").symlink_to(secret)
     with pytest.raises(OperateError, match=r"queries\.txt can't be read: a link leads out of"):
-        cost.count(environment(RAW), project)
+        cost_volume.count(environment(RAW), project)
 
 
-def test_probes_are_paid_for_each_release(environment: Environment) -> None:
+def of_release(settings: Settings, project: Path) -> dict[str, Line]:
+    """Return what each release costs besides its job, by name."""
+    case = Case(spec(settings), Volume(queries=1_000), TASK, Prices.load())
+    month = Month(settings, deployed(settings), case, 1_000_000)
+    return {line.name: line for line in cost.for_each_release(month, project).lines}
+
+
+def test_probes_are_paid_for_each_release(environment: Environment, project: Path) -> None:
     """Both releases answer them, in each round; provisioned throughput is billed by the hour."""
     settings = environment(RAW)
     rollout = Rollout.of(settings.rollout.to_function())
-    (line,) = cost.for_each_release(settings, Volume(queries=1_000)).lines
+    line = of_release(settings, project)["probes"]
     assert line.expected.how.startswith(f"2 x {rollout.probes * len(rollout.rounds):,} probes")
     # Some 45 tokens in at 0.035 USD a million, and 9 out at 0.14.
     each = line.expected.usd / (2 * rollout.probes * len(rollout.rounds))
@@ -244,7 +255,25 @@ def test_probes_are_paid_for_each_release(environment: Environment) -> None:
     assert line.expected.usd < line.at_most.usd
     without = {"rollout": {**settings.rollout.model_dump(), "probes": 0}}
     changed = Settings.model_validate({**settings.model_dump(), **without})
-    assert cost.for_each_release(changed, Volume(queries=1_000)).lines == ()
+    assert "probes" not in of_release(changed, project)
+
+
+def test_evaluation_asks_candidate_live_release_and_base_model(
+    environment: Environment, project: Path
+) -> None:
+    """The hold-out set of 30 rows; five slices of as many; what fits no label, and other languages."""
+    settings = environment()
+    (project / "data" / "holdout.jsonl").write_text("{}\n" * 30)
+    variants = Robustness.load(TASK)
+    questions = 30 * 6 + len(variants.out_of_domain) + len(variants.other_languages)
+    line = of_release(settings, project)["evaluation"]
+    assert f"{2 * questions:,} questions x" in line.expected.how
+    assert f"and {questions:,} questions x" in line.expected.how
+    alone = {"evaluation": {**settings.evaluation.model_dump(), "compare_base": False, "slice_queries": 0}}
+    changed = Settings.model_validate({**settings.model_dump(), **alone})
+    how = of_release(changed, project)["evaluation"].expected.how
+    assert how.startswith("60 questions x")
+    assert settings.router.base_model not in how
 
 
 def test_a_judge_is_paid_for_each_release(
@@ -254,10 +283,11 @@ def test_a_judge_is_paid_for_each_release(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     settings = environment(RAW)
-    assert [line.name for line in cost.for_each_release(settings, Volume(queries=1_000)).lines] == ["probes"]
+    names = ["evaluation", "probes", "rollout metrics", "state machine"]
+    assert list(of_release(settings, project)) == names
     judged = {"evaluation": {**settings.evaluation.model_dump(), "judge": "us.amazon.nova-pro-v1:0"}}
     changed = Settings.model_validate({**settings.model_dump(), **judged})
-    _, line = cost.for_each_release(changed, Volume(queries=1_000)).lines
+    line = of_release(changed, project)["judge"]
     # 1,000 answers of some 300 tokens in at 0.80 USD a million, and 200 out at 3.20.
     assert 0.7 < line.expected.usd < 1.2
     assert line.expected.usd < line.at_most.usd < 5
@@ -326,9 +356,10 @@ def test_a_file_that_can_not_be_counted_is_named(
     assert said in text
 
 
+@pytest.mark.parametrize("option", ["--queries", "--rows"])
 @pytest.mark.parametrize("number", ["0", "-3", "many"])
-def test_a_number_of_queries_is_at_least_one(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_number_is_at_least_one(option: str, number: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["cost", "--environment", "dev", "--queries", number])
+        main(["cost", "--environment", "dev", option, number])
     assert ended.value.code == 2
-    assert "--queries" in capsys.readouterr().err
+    assert option in capsys.readouterr().err

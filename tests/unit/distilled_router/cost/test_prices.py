@@ -104,6 +104,7 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
         ('date = "2026-11"', "date = 2026-11-01", r"date: found datetime"),
         ('source = "AWS Price List"', 'source = ""', r"source: found ''"),
         ("[storage]", "[store]", r"has tokens, training, store"),
+        ('unit = "a month"\n', "", r"\[services\.dashboard\] unit: found nothing"),
         ("[storage]", "[storage", r"can't be read"),
         ('[tokens."amazon.nova-micro-v1:0"]', '[tokens."amazon.nova-micro-v1:0:128k"]', r"name the model as"),
         ('[tokens."amazon.nova-micro-v1:0"]', "[tokens]\nx = 1\n[tokens.y]", r"must be a table"),
@@ -112,6 +113,11 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
 def test_a_slip_in_the_table_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
     with pytest.raises(PriceError, match=said):
         Prices.load(changed(tmp_path, old, new))
+
+
+def test_a_service_without_a_price_is_named() -> None:
+    with pytest.raises(PriceError, match=r"no price for satellites: add \[services\.satellites\]"):
+        PRICES.service("satellites")
 
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""What `make cost` counts is what the templates declare."""
+
+from __future__ import annotations
+
+from stacks.costs import deployed
+from tests.stacks.assembly import Assembly
+
+
+def test_counts_of_the_month_are_those_of_the_templates(assembly: Assembly) -> None:
+    found = deployed(assembly.settings)
+    alarms = assembly.resources("AWS::CloudWatch::Alarm")
+    # A metric-math alarm is billed for each of its metrics.
+    assert found.alarms == sum(len(alarm.properties.get("Metrics", [alarm])) for alarm in alarms)
+    assert found.dashboards == len(assembly.resources("AWS::CloudWatch::Dashboard"))
+    assert found.keys == len(assembly.resources("AWS::KMS::Key"))
+    endpoints = [
+        endpoint.properties
+        for endpoint in assembly.resources("AWS::EC2::VPCEndpoint")
+        if endpoint.properties["VpcEndpointType"] == "Interface"
+    ]
+    assert found.interface_endpoints == sum(len(endpoint["SubnetIds"]) for endpoint in endpoints)
+    stage = assembly.one("AWS::ApiGatewayV2::Stage").properties
+    assert found.route_metrics == stage["DefaultRouteSettings"].get("DetailedMetricsEnabled", False)
+
+
+def test_function_is_as_the_month_counts_it(assembly: Assembly) -> None:
+    function = assembly.one("AWS::Lambda::Function", "RouterFunction").properties
+    assert function["MemorySize"] == assembly.settings.router.memory_mb
+    assert function["Architectures"] == ["arm64"]
+    assert ("TracingConfig" in function) == assembly.settings.router.tracing
+    # Each custom metric, bucket and table is otherwise billed by use.
+    (table,) = {each.properties["BillingMode"] for each in assembly.resources("AWS::DynamoDB::Table")}
+    assert table == "PAY_PER_REQUEST"
