@@ -44,6 +44,9 @@ NODE = PROJECT / "operate" / "requirements-node.txt"
 CDK = PROJECT / "operate" / "cdk-cli"
 PACKAGES = PROJECT / "cdk_distilled_router" / "common" / "packages.py"
 
+# What .venv takes with each level, in GB (`du -s`, 2026-11).
+SIZE_GB = {"deploy": 0.6, "local": 0.7, "tests": 0.9, "checks": 1.1}
+
 # What uv says of its progress; its other lines name each package.
 SHOWN = ("Downloading", "Prepared", "Installed", "Building")
 STILL_SECONDS = 10.0
@@ -245,6 +248,21 @@ def locked(home: Path) -> Iterator[int]:
         yield lock.fileno()
 
 
+def announce(level: str, home: Path) -> None:
+    """Say what the installation takes, unless it only completes an earlier one.
+
+    Raises:
+        InstallError: The disk has too little space.
+    """
+    if any(home.glob(".installed-*")):
+        out("Installing into .venv ...")
+        return
+    size, free = SIZE_GB[level], shutil.disk_usage(home).free / 1e9
+    if free < size:
+        raise InstallError(f"{home} needs {size} GB, and its disk has {free:.1f} GB left.")
+    out(f"Installing {size} GB into .venv: a minute or two with a fast connection. Ctrl-C is safe.")
+
+
 def install(level: str, home: Path) -> None:
     """Install a level into the virtual environment `home`, then write the stamps that make compares.
 
@@ -278,8 +296,8 @@ def main(arguments: Sequence[str], home: Path = Path(sys.prefix)) -> int:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
-    out("Installing into .venv ...")
     try:
+        announce(arguments[0], home)
         install(arguments[0], home)
     except KeyboardInterrupt:
         err("\nInterrupted. Run make again: it resumes where it stopped.")

@@ -216,8 +216,12 @@ def down(state: State, console: Terminal, *, force: bool = False) -> None:
         at = Environment(LOCAL, settings.load(state.settings_file), running.variables(state))
         with Board(console) as board:
             _destroy(state, board, at)
-        left = leftovers(at.aws.bedrock, keep_models=at.settings.retention.models == "retain")
-        servers.stop(state)
+            check_row = board.add("look for leftovers in Bedrock", "running")
+            left = leftovers(at.aws.bedrock, keep_models=at.settings.retention.models == "retain")
+            board.set(check_row, "failed" if left else "done")
+            servers_row = board.add("stop the servers", "running")
+            servers.stop(state)
+            board.set(servers_row, "done")
     if left:
         raise OperateError(f"Left in Bedrock, where it would cost money: {', '.join(left)}.")
     say(console, "Everything is deleted, nothing is left in Bedrock, the servers are stopped.")

@@ -161,11 +161,8 @@ def show(found: Checked, console: Terminal) -> None:
     read = " and ".join(f"{names.get(name, name)} ({count:,} lines)" for name, count in report.rows.items())
     counts = f"{_counted(report.errors, 'error')} and {_counted(report.warnings, 'warning')}"
     result = "Usable" if report.ok else "Refused"
-    say(
-        console,
-        f"{result} as {found.kind}: {counts} in {read or names['training']}.",
-        style="green" if report.ok else "red",
-    )
+    told = f"{result} as {found.kind}: {counts} in {read or names['training']}."
+    console.print(told, style="green" if report.ok else "red", soft_wrap=not console.is_terminal)
     if found.told:
         say(console, found.told)
     if not report.counts:

@@ -74,7 +74,7 @@ def table(known: Sequence[Known], route: Route, now: float) -> Table:
         cells = (
             release.digest,
             release.state,
-            share(release.digest, route, now),
+            " + ".join(part.partition(" for ")[0] for part in shares(release.digest, route, now)),
             str(release.attempt),
             _number(scores, "valid_output", "{:.1%}"),
             _number(scores, "dominant_accuracy", "{:.1%}"),
@@ -88,8 +88,8 @@ def table(known: Sequence[Known], route: Route, now: float) -> Table:
     return result
 
 
-def share(digest: str, route: Route, now: float) -> str:
-    """Return a release's share of the requests: `100%`, or `25% for 9 min 3 s` if the share expires."""
+def shares(digest: str, route: Route, now: float) -> list[str]:
+    """Return a release's shares of the requests: `100%`, or `25% for 9 min 3 s` if one expires."""
     live = route.live
     partial = [entry for entry in route.shares if entry.expires_at is not None]
     found = []
@@ -99,7 +99,7 @@ def share(digest: str, route: Route, now: float) -> str:
             found.append(f"{entry.share:.0%} for {duration(left)}" if left > 0 else "0%, expired")
     if live and live.digest == digest:
         found.insert(0, f"{_rest(route, now):.0%}")
-    return " and ".join(found)
+    return found
 
 
 def _rest(route: Route, now: float) -> float:
@@ -124,6 +124,9 @@ def _notes(
     for entry in known:
         release = entry.release
         lines.append(f"{release.digest}, {duration(now - release.updated_at)} ago: {_message(release)}")
+        taken = shares(release.digest, effective, now)
+        if any(" for " in part for part in taken):
+            lines.append(f"    {' and '.join(taken)} of the requests")
         if release.holdout_key:
             passed = "" if release.state != LIVE or release.has_passed else ", not passed yet"
             lines.append(f"    hold-out set {release.holdout_key}{passed}")

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from operate import cdk, environment
+from operate.printing import err
 from stacks.settings import PROJECT
 
 EXAMPLES = """\
@@ -27,5 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Synthesize the environment."""
+    err(f"Synthesizing {options.environment} into {options.output}, which takes 10 to 30 seconds ...")
     cdk.write_assembly(options.environment, options.output)
     return 0

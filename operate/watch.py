@@ -26,7 +26,7 @@ from operate.console import Terminal, say
 from operate.console import console as terminal
 from operate.deployed import Deployed, Known, deployed, duration
 from operate.head_switch import on_again
-from operate.releases import share
+from operate.releases import shares
 
 EXAMPLES = """\
   python -m operate watch --environment dev
@@ -203,5 +203,6 @@ def _head(at: Deployed) -> str:
 def _route(at: Deployed, release: Release) -> str:
     route = at.releases.route()
     # Without the remaining seconds, which would be a change at every poll.
-    taken = share(release.digest, route, at.now()).partition(" for ")[0] or "0%"
+    found = [part.partition(" for ")[0] for part in shares(release.digest, route, at.now())]
+    taken = " and ".join(found) or "0%"
     return f"version {route.version}: {taken} of the requests"

@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from local import install
 from stacks.settings import PROJECT
 
 # A shell starts background jobs, such as a test session under nohup, with SIGINT ignored.
@@ -196,6 +198,20 @@ def test_level_installs_its_own_packages_and_stamps_those_below(tools: Tools) ->
     assert commands.count("npm ci --ignore-scripts") == 1
     for line in commands.splitlines():
         assert " install " not in line or "--require-hashes" in line
+
+
+def test_first_installation_says_what_it_takes(tools: Tools) -> None:
+    assert "Installing 0.7 GB into .venv: a minute or two" in tools.install("local").stdout
+    assert "GB" not in tools.install("tests").stdout
+
+
+def test_disk_without_space_is_told_before_anything_is_installed(
+    tools: Tools, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=300_000_000))
+    assert install.main(["local"], tools.home) == 1
+    assert f"{tools.home} needs 0.7 GB, and its disk has 0.3 GB left." in capsys.readouterr().err
+    assert tools.recorded() == ""
 
 
 def test_deploy_level_needs_no_emulator(tools: Tools) -> None:

@@ -98,18 +98,19 @@ def test_partial_share_shows_how_long_it_holds(at: Deployed, releases: Releases)
     releases.set_route(shares, after=releases.route(), reason="step")
     text = shown(at)
     assert "75%" in row(text, A)
-    assert "25% for 2 min 5 s" in row(text, B)
+    assert " 25% " in row(text, B)
+    assert "    25% for 2 min 5 s of the requests\n" in text
 
 
 def test_share_that_has_expired_takes_nothing() -> None:
     route = Route(shares=(Share(B, "arn:b", 0.25, expires_at=NOW - 1), Share(A, "arn:a", 0.75)))
-    assert (command.share(A, route, NOW), command.share(B, route, NOW)) == ("100%", "0%, expired")
-    assert command.share(C, route, NOW) == ""
+    assert (command.shares(A, route, NOW), command.shares(B, route, NOW)) == (["100%"], ["0%, expired"])
+    assert command.shares(C, route, NOW) == []
 
 
 def test_release_that_moves_its_own_endpoint_has_two_shares() -> None:
     route = Route(shares=(Share(A, "arn:b", 0.25, expires_at=NOW + 5), Share(A, "arn:a", 0.75)))
-    assert command.share(A, route, NOW) == "75% and 25% for 5 s"
+    assert command.shares(A, route, NOW) == ["75%", "25% for 5 s"]
 
 
 def test_declared_release_and_reason_of_the_route_are_shown(at: Deployed, releases: Releases) -> None:
