@@ -20,7 +20,7 @@ from operate import dataset_check, releases, route, watch
 from operate.console import PLAIN_WIDTH, Terminal, wide
 from operate.deployed import Known
 
-NOW = 1_800_000_000.0
+NOW = 1_800_000_000
 TASK = Task.load()
 A, B = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 DEPLOYMENT = "arn:aws:bedrock:us-east-1:000000000000:custom-model-deployment/abcdefghij12"
