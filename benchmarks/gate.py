@@ -13,6 +13,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -26,9 +27,10 @@ from distilled_router.release.power import DISCORDANT_SHARE, FAMILY_CORRELATION,
 from distilled_router.release.power import passes as probability
 from distilled_router.task.task import Task
 from evaluation.contenders import CANDIDATE, Contender, constants
-from evaluation.gate import Comparison, Evidence, checks
+from evaluation.gate import Comparison, Evidence, checks, part_checks
 from evaluation.intervals import BOUNDS, Estimate, means
 from evaluation.metrics import METRICS, Answer, Question
+from evaluation.parts import Part, weak
 from evaluation.questions import HOLDOUT
 from evaluation.score_and_gate import report_of
 from evaluation.scored import SHARES, Scored
@@ -39,6 +41,8 @@ ROWS = (100, 200, 500, 1_000, 2_000)
 LOSSES = (0.0, 0.03, 0.05, 0.08)
 DISCORDANCES = (0.05, 0.1, 0.25)
 RELEASES = 10
+GOOD, ACCURACIES = 0.9, (0.8, 0.7, 0.6, 0.5, 0.4)
+PART_ROWS = (10, 25, 60, 100)
 GATE = Gate(
     minimum_valid_output=0.0,
     minimum_dominant_accuracy=0.0,
@@ -62,6 +66,8 @@ def main() -> None:
     _table("Ten releases one after another, of 500 rows", _repeated(chance, sizes))
     _table("Answers that are always the same", _constant(chance))
     _table("Coverage of the 95 % interval of an accuracy of 90 %, 500 rows", _coverage(chance, sizes))
+    _table("A limit of 70 % for the worst label or a slice: share that passes", _limited(chance, sizes))
+    _table("Reports that name a part as weak, beside 500 rows at 90 %", _named(chance, sizes))
 
 
 def sample_sizes() -> list[int]:
@@ -313,6 +319,44 @@ def _coverage(chance: random.Random, sizes: Sequence[int]) -> Iterator[Sequence[
             _percent(by_family / RUNS),
             _percent(by_row / RUNS),
         )
+
+
+def _limited(chance: random.Random, sizes: Sequence[int]) -> Iterator[Sequence[object]]:
+    yield "labels", "rows each", "all at 90 %", *(f"one at {100 * one:.0f} %" for one in ACCURACIES)
+    gate = replace(GATE, minimum_worst_label_accuracy=0.7)
+    for labels in (1, 4, 20):
+        for rows in PART_ROWS:
+            found = []
+            for accuracy in (GOOD, *ACCURACIES):
+                passed = 0
+                for _ in range(RUNS):
+                    parts = [_part(GOOD, rows, sizes, chance) for _ in range(labels - 1)]
+                    parts.append(_part(accuracy, rows, sizes, chance))
+                    passed += all(check.ok for check in part_checks(gate, parts))
+                found.append(_percent(passed / RUNS))
+            yield labels, rows, *found
+
+
+def _named(chance: random.Random, sizes: Sequence[int]) -> Iterator[Sequence[object]]:
+    yield "rows of a part", "any of ten at 90 %", *(f"one at {100 * one:.0f} %" for one in ACCURACIES)
+    for rows in PART_ROWS:
+        found = []
+        for accuracy, count in ((GOOD, 10), *((one, 1) for one in ACCURACIES)):
+            named = 0
+            for _ in range(RUNS):
+                whole = {"dominant_accuracy": _part(GOOD, 500, sizes, chance).score}
+                parts = [_part(accuracy, rows, sizes, chance) for _ in range(count)]
+                named += bool(weak(parts, whole, GATE))
+            found.append(_percent(named / RUNS, 1))
+        yield rows, *found
+
+
+def _part(accuracy: float, rows: int, sizes: Sequence[int], chance: random.Random) -> Part:
+    """Return a label with so many rows, in families, of which the candidate answers this share rightly."""
+    numbers = grouped(rows, sizes, chance)
+    right = alike(numbers, lambda: float(chance.random() < accuracy), chance)
+    score = means({"x": right}, numbers, shares=["x"])["x"]
+    return Part(kind="label", name="a label", metric="dominant_accuracy", score=score, questions=rows)
 
 
 def _percent(share: float, decimals: int = 0) -> str:

@@ -83,6 +83,7 @@ class DistillationJob(Construct):
 
     Attributes:
         owner, student, bucket, props, options, tags: the arguments.
+        teacher: the model that the student learns from; empty for fine-tuning on given rows.
         digest: 12 hex digits of everything that decides the model.
         job_name: `<owner>-<digest>`, name of job and model, and physical id of the resource.
         source: the job's name, as a release expects it.
@@ -126,6 +127,8 @@ class DistillationJob(Construct):
         super().__init__(scope, construct_id)
         self.owner, self.student, self.bucket = owner, props.student, bucket
         self.props, self.options, self.tags = props, options, dict(options.tags)
+        labelled_by = props.teacher if data.made_later else None
+        self.teacher = props.asked_teacher or labelled_by or ""
         self._inputs = JobInputs(props=props, data=data, model_key=options.model_key is not None)
         self.digest = self._checked_digest(digest)
         self.job_name = release_name(owner, self.digest)

@@ -77,6 +77,7 @@ class _ExistingSource(_Existing):
     role: iam.IRole | None = None
     labelling_machine_arn = ""
     training_key = ""
+    teacher = ""
 
     def __init__(
         self,

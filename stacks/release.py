@@ -70,6 +70,7 @@ class ReleaseStack(cdk.Stack):
                 base_model=settings.router.base_model,
                 throughput=self._throughput(key),
                 tags=settings.tags,
+                environment=settings.environment,
             ),
             stores=ReleaseStores(table=self.table, topic=self.topic, key=key),
             hosting=hosting,

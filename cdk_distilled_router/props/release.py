@@ -1,13 +1,18 @@
 """Properties of a release: gate, evaluation, rollout and timing."""
 
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from cdk_distilled_router import catalogue
 from cdk_distilled_router.props.base import Fraction, InferenceId, Props, not_allowed, one_of
+from distilled_router.task.robustness import SLICES
 
+Slice = Annotated[
+    Literal["typos", "upper_case", "paraphrases", "injections", "very_long", "other_languages", "traffic"],
+    Field(json_schema_extra={"x-allowed": one_of(SLICES)}),
+]
 # Checks while a release bakes, each of which writes the route once more.
 MOST_BAKING = 100
 
@@ -28,6 +33,18 @@ class GateProps(Props):
         default=None,
         description="Mean of the labels' accuracies; labels with fewer than 10 hold-out examples count as "
         "one. Default: no limit, but it must be clearly higher than that of a constant answer.",
+    )
+    minimum_worst_label_accuracy: Fraction | None = Field(
+        default=None,
+        description="Accuracy of the label with the lowest one; labels with fewer than 10 hold-out examples "
+        "count as one (docs/evaluation.md#labels-and-slices). Default: no limit; the report names labels "
+        "clearly below the rest.",
+    )
+    minimum_slice_accuracy: dict[Slice, Fraction] | None = Field(
+        default=None,
+        description="Share of right dominant labels by robustness slice, such as { injections = 0.8 }. "
+        "Default: no limits; the report names slices clearly below the rest.",
+        json_schema_extra={"x-allowed": "a table with a number from 0 to 1 for each slice"},
     )
     minimum_examples: int = Field(
         ge=1, description="Hold-out examples that must be evaluated for the scores to count."

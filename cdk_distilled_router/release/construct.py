@@ -192,6 +192,8 @@ def _check(context: ReleaseContext) -> None:
         )
     if props.gate.minimum_judge_score is not None and not props.judge:
         raise ValueError(f"{name}: gate.minimum_judge_score needs evaluation.judge.")
+    if props.gate.minimum_slice_accuracy and not props.evaluation.slice_queries:
+        raise ValueError(f"{name}: gate.minimum_slice_accuracy needs evaluation.slice_queries above 0.")
     retries = props.timing.retry_internal_errors
     if retries and job.role is None:
         raise ValueError(

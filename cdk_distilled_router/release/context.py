@@ -50,7 +50,8 @@ class ReleaseSource(Protocol):
     """The source of a release's model: a DistillationJob, an ExistingJob or an ExistingModel.
 
     All attributes except the role are literals at synthesis, so that another stack needs no export for them.
-    The role is read only if `timing.retry_internal_errors` is set.
+    The role is read only if `timing.retry_internal_errors` is set. A source may also have `teacher`, the model
+    that the student learns from, for the reports.
     """
 
     @property
@@ -117,6 +118,8 @@ class ReleaseProps:
         throughput: serves the live release instead of the on-demand deployment on which the candidate is
             evaluated. It needs this release's table.
         tags: tags of the resources that releases create, in addition to the owner's.
+        environment: name of the environment, for the reports. An owner that ends with it, as `search-dev`
+            does with `dev`, is shown without it.
         holdout_sha256: SHA-256 of the hold-out set. Default: the one that the DistillationJob knows; for an
             adopted job or model, that of what the evaluation reads first.
     """
@@ -130,6 +133,7 @@ class ReleaseProps:
     base_model: str = ""
     throughput: ProvisionedThroughput | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    environment: str = ""
     holdout_sha256: str = ""
 
     @property

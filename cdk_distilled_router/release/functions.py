@@ -110,6 +110,9 @@ class ReleaseFunctions:
             "slice_queries": props.evaluation.slice_queries,
             "outage_minutes": props.evaluation.outage_minutes,
             "judge": props.judge,
+            "environment": props.environment,
+            "student": context.job.student,
+            "teacher": getattr(context.job, "teacher", ""),
         }
         role = self._role("EvaluationRole", READ_ALL, self._grants.evaluation())
         shared = _Shared(role, EvaluationEnv(**variables), EVALUATION)

@@ -161,6 +161,9 @@ class EvaluationEnv(Env):
         gate: the fields of `distilled_router.release.gate.Gate`.
         base_model: is compared with the candidate; empty where it is not.
         judge: the model that grades answers; empty where none does.
+        environment: of the owner's router, for the report; empty where none is named.
+        student: the base model's customization id.
+        teacher: the model that the student learns from; empty where none is known.
     """
 
     table_name: str
@@ -172,6 +175,9 @@ class EvaluationEnv(Env):
     slice_queries: int
     outage_minutes: float
     judge: str
+    environment: str = ""
+    student: str = ""
+    teacher: str = ""
 
 
 class TrainHeadEnv(EvaluationEnv):

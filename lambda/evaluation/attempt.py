@@ -38,6 +38,7 @@ class Evaluation:
         base_model: answers for comparison; empty for none.
         slice_queries: see `questions`.
         judge: grades the candidate's answers; empty for none.
+        environment, student, teacher: for the report; empty if unknown.
         outage_seconds: how long AskModels waits for a model that can't be called.
         now: returns epoch seconds.
     """
@@ -54,6 +55,9 @@ class Evaluation:
     base_model: str
     slice_queries: int
     judge: str = ""
+    environment: str = ""
+    student: str = ""
+    teacher: str = ""
     outage_seconds: float
     now: Callable[[], float]
 
@@ -88,6 +92,9 @@ def evaluation_of(env: EvaluationEnv, s3: Any, now: Callable[[], float] = time.t
         base_model=env.base_model,
         slice_queries=env.slice_queries,
         judge=env.judge,
+        environment=env.environment,
+        student=env.student,
+        teacher=env.teacher,
         outage_seconds=env.outage_minutes * 60,
         now=now,
     )

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from distilled_router.release.gate import IGNORED_LATENCY_MS, Gate
+from distilled_router.release.gate import IGNORED_LATENCY_MS, MINIMUM_ASKED, Gate
 from evaluation.contenders import LIVE
 from evaluation.grades import Grades
-from evaluation.intervals import Estimate
+from evaluation.intervals import UNKNOWN, Estimate
 from evaluation.label_groups import LABEL_ROWS
 from evaluation.metrics import BALANCED, METRICS
+from evaluation.parts import LABEL, SLICE, Part
 from evaluation.unasked import Unasked
 
 # Compared with the live and the best release by paired differences.
@@ -104,6 +105,7 @@ class Evidence:
         candidate: the candidate's scores by metric.
         live: the live release's scores; None if there is none.
         groups: how many groups of labels count in the balanced accuracy.
+        parts: the labels and the slices, with the candidate's scores.
         releases: the releases than which the candidate may not be worse.
         constants: the constant answers than which it must be better.
         grades: the judge's grades; None without a judge.
@@ -113,6 +115,7 @@ class Evidence:
     candidate: Mapping[str, Estimate]
     live: Mapping[str, Estimate] | None = None
     groups: int = 0
+    parts: Sequence[Part] = ()
     releases: Sequence[Comparison] = ()
     constants: Sequence[Comparison] = ()
     grades: Grades | None = None
@@ -125,7 +128,7 @@ def checks(gate: Gate, given: Evidence) -> list[Check]:
     release by more than the margin, and better than a constant answer.
     """
     least = gate.minimum_judge_score
-    found = [*_thresholds(gate, given), *_above_chance(given)]
+    found = [*_thresholds(gate, given), *part_checks(gate, given.parts), *_above_chance(given)]
     found += [_judge_score(given.grades, least)] if least is not None else []
     found += [check for one in given.constants for check in _better(one)]
     if gate.not_worse:
@@ -162,6 +165,41 @@ def _balanced(found: Estimate, least: float) -> Check:
 def few_labels() -> str:
     """Return why the balanced accuracy is unknown."""
     return f"no two labels have {LABEL_ROWS} hold-out queries each"
+
+
+def part_checks(gate: Gate, parts: Sequence[Part]) -> Iterator[Check]:
+    """Yield the thresholds of the worst label and of slices."""
+    if (least := gate.minimum_worst_label_accuracy) is not None:
+        yield _worst_label([part for part in parts if part.kind == LABEL], least)
+    slices = {part.name: part for part in parts if part.kind == SLICE}
+    for name, limit in sorted((gate.minimum_slice_accuracy or {}).items()):
+        yield _slice(name, slices.get(name), limit)
+
+
+def _worst_label(labels: Sequence[Part], least: float) -> Check:
+    known = [part for part in labels if part.score.is_known]
+    if not known:
+        text = (
+            f"no label has {LABEL_ROWS} hold-out queries, so gate.minimum_worst_label_accuracy {least:.3g} "
+            "can't be checked; add queries"
+        )
+        return _unknown("accuracy of the worst label", least, text)
+    worst = min(known, key=lambda part: part.score.value)
+    return _threshold(f"accuracy of the worst label, {worst.name}", worst.score, least=least, rows=True)
+
+
+def _slice(name: str, part: Part | None, least: float) -> Check:
+    title, asked_ = f"accuracy in the slice {name}", part.score.rows if part else 0
+    if part and asked_ >= part.questions * MINIMUM_ASKED:
+        return _threshold(title, part.score, least=least, rows=True)
+    what = f"{asked_} of {part.questions} queries could be asked" if part else "no such query was asked"
+    text = f"{what}, so gate.minimum_slice_accuracy.{name} {least:.3g} can't be checked"
+    return _unknown(title, least, text)
+
+
+def _unknown(name: str, least: float, reason: str) -> Check:
+    check = _check(name, UNKNOWN, least, LEAST, ok=False, against="threshold", reason=reason)
+    return replace(check, is_known=False)
 
 
 def _above_chance(given: Evidence) -> Iterator[Check]:
@@ -220,12 +258,21 @@ def _by_ratio(gate: Gate, candidate: Mapping[str, Estimate], live: Mapping[str, 
         yield _check(name, mine, limit, MOST, ok=not worst, against=LIVE, reason=text)
 
 
-def _threshold(name: str, found: Estimate, *, least: float | None = None, most: float | None = None) -> Check:
+def _threshold(
+    name: str,
+    found: Estimate,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    rows: bool = False,
+) -> Check:
+    """Return the check of a score; `rows` adds the number of queries to the reason."""
     limit = least if least is not None else most
     assert limit is not None
     # NaN compares false, so that a mean over no rows fails.
     ok = found.value >= limit if least is not None else found.value <= limit
-    text = f"{_words(name)} is {_shown(found)}, threshold {limit:.3g}"
+    of = f" of {found.rows:,} queries" if rows else ""
+    text = f"{_words(name)} is {_shown(found)}{of}, threshold {limit:.3g}"
     kind = LEAST if least is not None else MOST
     return _check(name, found, limit, kind, ok=ok, against="threshold", reason=text)
 

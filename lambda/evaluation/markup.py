@@ -19,8 +19,13 @@ def definitions(items: Mapping[str, str]) -> str:
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{value}</dd>' for name, value in items.items())}</dl>"
 
 
-def table(label: str, head: str | Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of HTML cells. The first cell of a row is its heading; `head` is HTML rows, or cells."""
+def table(
+    label: str, head: str | Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "numbers"
+) -> str:
+    """Return a table of HTML cells.
+
+    The first cell of a row is its heading; `head` is HTML rows, or cells; `kind` has the table's classes.
+    """
     if not rows:
         return NO_ROWS
     if not isinstance(head, str):
@@ -29,7 +34,7 @@ def table(label: str, head: str | Sequence[str], rows: Sequence[Sequence[str]]) 
         f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
         for first, *cells in rows
     ]
-    return scrolled(label, f"<thead>{head}</thead>", body, "numbers")
+    return scrolled(label, f"<thead>{head}</thead>", body, kind)
 
 
 def scrolled(label: str, head: str, rows: Sequence[str], kind: str) -> str:

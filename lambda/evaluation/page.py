@@ -7,7 +7,8 @@ a browser from running or loading anything, should one text ever escape that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ _FIGURES = ("valid_output", "dominant_accuracy", "mean_absolute_error", "latency
 _PARTS = ("valid_output", "dominant_accuracy", "within_0_10", "mean_absolute_error")
 _SLICES = ("valid_output", "dominant_accuracy", "within_0_10", "consistency")
 _INVALID = "invalid"
+_TIME = re.compile(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d\+00:00")
 
 type Report = Mapping[str, Any]
 
@@ -83,14 +85,35 @@ def _decision(report: Report) -> str:
     warnings = "".join(f"<li>{text(warning)}</li>" for warning in report.get("warnings") or ())
     if warnings:
         note += f'<h2>Warnings</h2><ul class="warnings">{warnings}</ul>'
+    weak = text(report.get("weak"))
+    kind = ("" if not weak else " weak") if passed else " refused"
     return (
-        f'<header class="decision{"" if passed else " refused"}"><h1>{_decided(report)}</h1>'
-        f"<p>Release <code>{text(report.get('release'))}</code>, attempt {text(report.get('attempt'))}"
-        f"{_AGAIN if report.get('reevaluated') else ''}</p>"
+        f'<header class="decision{kind}"><h1>{_decided(report)}</h1>'
+        f"{f'<p class="remark">{weak[0].upper()}{weak[1:]}</p>' if weak else ''}"
+        f"<p>Release {code(report.get('release'))}, attempt {text(report.get('attempt'))}"
+        f"{_AGAIN if report.get('reevaluated') else ''}</p>{_whose(report)}"
         f"{f'<ul>{"".join(reasons)}</ul>' if reasons else ''}</header>\n"
         f'<ul class="figures">{"".join(_key_figure(report, name) for name in _FIGURES)}</ul>'
         f'<p class="note">The 95 % confidence interval is below each value.</p>{note}'
     )
+
+
+def _whose(report: Report) -> str:
+    """Return router, date and models in two lines; empty in reports of earlier versions."""
+    environment, student, teacher = (report.get(name) for name in ("environment", "student", "teacher"))
+    if not report.get("router"):
+        return ""
+    where = f", environment {text(environment)}" if environment else ""
+    learned = f"teacher {code(teacher)}" if teacher else f"model {code(report.get('model'))}"
+    return (
+        f"<p>Router {text(report['router'])}{where}, evaluated {text(_moment(report))}</p>"
+        f"<p>Student {code(student)}, {learned}</p>"
+    )
+
+
+def _moment(report: Report) -> str:
+    """Return the minute of the evaluation, e.g. `2026-11-30 10:53 UTC`."""
+    return _TIME.sub(r"\1 \2 UTC", str(report.get("evaluated_at")))
 
 
 def _key_figure(report: Report, name: str) -> str:
@@ -128,14 +151,17 @@ def _checks(report: Report) -> str:
         decision = "yes" if check.get("ok") else '<span class="no">no</span>'
         against = _against(str(check.get("against")))
         bound = f"at {text(check.get('limit_is'))} {limit}" if limit != UNKNOWN else limit
-        between = interval(check.get("low"), check.get("high"), "") or UNKNOWN
-        rows.append([f"{text(check.get('name'))}<small>{against}</small>", found, between, bound, decision])
-    head = ("Check", "Value", "95 % interval", "Limit", "OK")
+        low, high = check.get("low"), check.get("high")
+        between = interval(low, high, "") if low != high else ""
+        name = f"{text(check.get('name'))}<small>{against}</small>"
+        rows.append([name, f"<span>{found}</span>{between}", bound, decision])
+    head = ("Check", "Value", "Limit", "OK")
     note = (
-        "Shares and weights are from 0 to 1, as in the settings of the gate. In a comparison, the candidate "
-        "must pass even at the worse end of the interval, a one-sided 95 % bound."
+        "The 95 % confidence interval is below each value. Shares and weights are from 0 to 1, as in the "
+        "settings of the gate. In a comparison, the candidate must pass even at the worse end of the "
+        "interval, a one-sided 95 % bound."
     )
-    shown = table("Checks of the gate", head, rows)
+    shown = table("Checks of the gate", head, rows, kind="numbers gate")
     return f'<h2>Checks of the gate</h2><p class="note">{note}</p>{shown}{_power(report)}'
 
 
@@ -381,7 +407,7 @@ def _identity(report: Report) -> str:
         "Base model": who("base", UNKNOWN),
         "Evaluated at": text(report.get("evaluated_at")),
     }
-    gate = {text(name): text(str(limit).lower()) for name, limit in (report.get("gate") or {}).items()}
+    gate = {text(name): text(str(limit).lower()) for name, limit in _limits(report.get("gate") or {})}
     meanings = {
         text(one.get("title") or name): text(one.get("meaning"))
         for name, one in (report.get("metrics") or {}).items()
@@ -390,6 +416,15 @@ def _identity(report: Report) -> str:
         f"<h2>Identity</h2>{definitions(known)}<h3>Settings of the gate</h3>{definitions(gate)}"
         f"<h3>What each metric means</h3>{definitions(meanings)}"
     )
+
+
+def _limits(gate: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the settings of the gate by name; those of slices each by itself."""
+    for name, limit in gate.items():
+        if isinstance(limit, Mapping):
+            yield from ((f"{name}.{slice_}", least) for slice_, least in limit.items())
+        else:
+            yield name, limit
 
 
 def _contenders(report: Report) -> dict[str, Mapping[str, Any]]:

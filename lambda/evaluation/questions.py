@@ -13,11 +13,11 @@ from typing import Any
 from distilled_router.data.conversation import Example
 from distilled_router.data.limits import HOLDOUT_ROWS
 from distilled_router.data.similarity import families
-from distilled_router.task.robustness import Robustness
+from distilled_router.task.robustness import TRAFFIC, Robustness
 from distilled_router.task.task import Task
 from evaluation.metrics import Question
 
-HOLDOUT, TRAFFIC = "holdout", "traffic"
+HOLDOUT = "holdout"
 # Of more hold-out questions an evenly spread sample is asked, to limit the evaluation's time.
 MOST_QUESTIONS = HOLDOUT_ROWS[1]
 # Questions of one shard, which one invocation asks within minutes at a second each.

@@ -38,6 +38,8 @@ from evaluation.intervals import BOUNDS, Estimate, mean_of_means, means
 from evaluation.label_groups import NONE, by_group
 from evaluation.metrics import BALANCED, Answer, Question, distances, shown
 from evaluation.page import page
+from evaluation.parts import described as described_parts
+from evaluation.parts import parts_of, weak
 from evaluation.questions import HOLDOUT
 from evaluation.scored import SHARES, Row, Scored, families_of, plain
 from evaluation.unasked import Unasked
@@ -73,7 +75,7 @@ def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResul
     folder.write("report.json", found)
     folder.write_page("report.html", page(found))
     result, scores = told(found)
-    warnings = "; ".join(found["warnings"])
+    warnings = "; ".join(filter(None, [found["weak"], *found["warnings"]]))
     kept = {
         "scores": json.dumps(scores, allow_nan=False),
         "report": folder.uri("report.html"),
@@ -122,8 +124,12 @@ def _scored(
 def _identity(release: Release, asked: Sequence[Question], evaluation: Evaluation) -> dict[str, Any]:
     """Return what was evaluated, when, and on what data."""
     return {
+        "router": evaluation.owner.removesuffix(f"-{evaluation.environment}"),
+        "environment": evaluation.environment,
         "release": release.digest,
         "attempt": release.attempt,
+        "student": evaluation.student,
+        "teacher": evaluation.teacher,
         "model": release.model_arn,
         "endpoint": release.endpoint,
         "reevaluated": release.is_reevaluated,
@@ -242,7 +248,7 @@ def report_of(
     """
     by_name = {one.contender.name: one for one in scored}
     candidate, live = by_name[CANDIDATE], by_name.get(LIVE)
-    rows = candidate.holdout
+    rows, parts = candidate.holdout, parts_of(candidate)
     compared = differences(candidate, live) if live else {}
     found = asked(gate, candidate.unasked(rows), unasked_of_both(candidate, live) if live else None)
     if all(check.ok for check in found):
@@ -251,6 +257,7 @@ def report_of(
             candidate=candidate.overall,
             live=live.overall if live else None,
             groups=len(set(candidate.groups) - {NONE}),
+            parts=parts,
             releases=[
                 *([Comparison(against=LIVE, whose="the live release", differences=compared)] if live else []),
                 *_beside_best(candidate, best or {}),
@@ -264,6 +271,7 @@ def report_of(
         "passed": not reasons,
         "decided": not reasons or any(not check.ok and check.is_known for check in found),
         "reasons": reasons,
+        "weak": described_parts(weak(parts, candidate.overall, gate), candidate.overall),
         **identity,
         "gate": asdict(gate),
         "checks": [_plain_numbers(asdict(check)) for check in found],

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from distilled_router.cost.prices import PriceError, Prices
+from distilled_router.task.robustness import TRAFFIC
 from distilled_router.task.task import Task
 from evaluation.contenders import Contender
 from evaluation.intervals import Estimate, mean_of_means, means, quantile
@@ -24,7 +25,7 @@ from evaluation.metrics import (
     distances,
     values,
 )
-from evaluation.questions import HOLDOUT, TRAFFIC
+from evaluation.questions import HOLDOUT
 from evaluation.unasked import Unasked
 
 # Largest numbers of words of the first two length groups; the third has longer queries.

@@ -21,8 +21,8 @@ from cdk_distilled_router.props import (
     one_of,
 )
 from distilled_router.head.defer import negatives
-from distilled_router.task.robustness import Robustness
-from distilled_router.task.task import FILES, Task, TaskError
+from distilled_router.task.robustness import TRAFFIC, Robustness
+from distilled_router.task.task import FILES, ROBUSTNESS_FILE, Task, TaskError
 from stacks.settings.dataset import Dataset
 from stacks.settings.endpoint import Endpoint
 from stacks.settings.fields import PROJECT, TagKey, TagValue, is_inside, unlike
@@ -244,6 +244,24 @@ class Settings(Props):
         gate = info.data.get("gate")
         if gate and gate.minimum_judge_score is not None and value.judge is None:
             raise not_allowed("nothing, because evaluation.judge is not set", at="gate.minimum_judge_score")
+        return value
+
+    @field_validator("evaluation")
+    @classmethod
+    def _check_slices_are_asked(cls, value: EvaluationProps, info: ValidationInfo) -> EvaluationProps:
+        gate, folder, dataset = (info.data.get(name) for name in ("gate", "task", "dataset"))
+        if not (gate and gate.minimum_slice_accuracy and folder and dataset):
+            return value
+        at = "gate.minimum_slice_accuracy"
+        if not value.slice_queries:
+            raise not_allowed("nothing, because evaluation.slice_queries is 0", at=at)
+        task = Task.load(PROJECT / folder)
+        given = Robustness.load(task, PROJECT / folder).slices
+        known = [*given, TRAFFIC] if dataset.labels == "teacher" else given
+        for name in gate.minimum_slice_accuracy:
+            if name not in known:
+                whose = f"{folder}/{ROBUSTNESS_FILE}" if name != TRAFFIC else "raw queries"
+                raise not_allowed(f"{one_of(tuple(known))}; {name} needs {whose} with it", at=f"{at}.{name}")
         return value
 
     @field_validator("rollout")

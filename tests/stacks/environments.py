@@ -99,7 +99,11 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
         "dev",
         {
             "evaluation": {"judge": "us.amazon.nova-pro-v1:0"},
-            "gate": {"minimum_judge_score": 3.5},
+            "gate": {
+                "minimum_judge_score": 3.5,
+                "minimum_worst_label_accuracy": 0.6,
+                "minimum_slice_accuracy": {"injections": 0.7},
+            },
             "head": {"mode": "first", "margin_error": 0.03},
         },
     ),

@@ -222,6 +222,29 @@ def test_a_minimum_grade_without_a_judge_is_refused() -> None:
         Made(lambda stack, bucket: release_of(stack, bucket, gate=gate))
 
 
+def test_limits_of_slices_without_slices_are_refused() -> None:
+    gate = GATE.model_copy(update={"minimum_slice_accuracy": {"injections": 0.8}})
+    with pytest.raises(ValueError, match=r"minimum_slice_accuracy needs evaluation\.slice_queries"):
+        Made(
+            lambda stack, bucket: release_of(
+                stack, bucket, gate=gate, evaluation=EvaluationProps(slice_queries=0)
+            )
+        )
+
+
+def test_report_is_told_environment_and_models() -> None:
+    def told(**props: Any) -> Any:
+        made = Made(lambda stack, bucket: release_of(stack, bucket, job_of(stack, bucket), **props))
+        functions = made.resources("AWS::Lambda::Function")
+        (found,) = [one for one in functions if one.get("Handler") == "evaluation.handler.score_and_gate"]
+        return found["Environment"]["Variables"]
+
+    variables = told(environment="dev")
+    assert (variables["ENVIRONMENT"], variables["STUDENT"]) == ("dev", STUDENT)
+    assert variables["TEACHER"] == "us.amazon.nova-pro-v1:0"
+    assert "ENVIRONMENT" not in told()
+
+
 def test_its_own_table_can_be_restored_and_goes_with_it(plain: Made) -> None:
     tables = [each for each in plain.template["Resources"].values() if each["Type"] == "AWS::DynamoDB::Table"]
     assert len(tables) == 2

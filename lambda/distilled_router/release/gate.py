@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 # Share of the hold-out questions that the candidate, and with `not_worse` the live release too, must have
@@ -20,6 +21,8 @@ class Gate:
     Attributes:
         minimum_examples: hold-out examples that must be scored for the scores to count.
         minimum_balanced_accuracy: mean of the labels' accuracies. It must be above chance also without it.
+        minimum_worst_label_accuracy: accuracy of the label with the lowest one.
+        minimum_slice_accuracy: dominant-label accuracy by robustness slice.
         not_worse: whether the candidate is compared with the live release, and with the best one before.
         non_inferiority_margin: by how much the candidate may be worse than these in valid output and in
             dominant-label accuracy.
@@ -33,6 +36,8 @@ class Gate:
     maximum_mean_absolute_error: float
     minimum_examples: int
     minimum_balanced_accuracy: float | None = None
+    minimum_worst_label_accuracy: float | None = None
+    minimum_slice_accuracy: Mapping[str, float] | None = None
     maximum_latency_p95_ms: float | None = None
     maximum_cost_per_1000_usd: float | None = None
     minimum_judge_score: float | None = None

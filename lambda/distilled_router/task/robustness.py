@@ -16,6 +16,10 @@ from distilled_router.task.task import ROBUSTNESS_FILE, Task, TaskError, default
 _QUERY = "{query}"
 _TEXTS = ("paraphrases", "injections", "out_of_domain")
 
+TRAFFIC = "traffic"
+SLICES = ("typos", "upper_case", "paraphrases", "injections", "very_long", "other_languages", TRAFFIC)
+"""The slices whose right weights are known. `traffic` are raw queries like trained ones."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Robustness:
@@ -34,6 +38,17 @@ class Robustness:
     filler: str = ""
     out_of_domain: tuple[str, ...] = ()
     other_languages: tuple[Example, ...] = ()
+
+    @property
+    def slices(self) -> tuple[str, ...]:
+        """Return the slices with known weights that these variants give, without `traffic`."""
+        given = {
+            "paraphrases": self.paraphrases,
+            "injections": self.injections,
+            "very_long": self.filler,
+            "other_languages": self.other_languages,
+        }
+        return tuple(name for name in SLICES if name != TRAFFIC and given.get(name, True))
 
     @classmethod
     def load(cls, task: Task, folder: Path | None = None) -> Self:

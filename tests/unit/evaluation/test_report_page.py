@@ -47,6 +47,8 @@ window.addEventListener("load", () => {
     top: heading.top, bottom: heading.bottom, text: document.querySelector("h1").textContent,
     wide: wide.map(one => one.outerHTML.slice(0, 80)),
     requests: performance.getEntriesByType("resource").map(one => one.name),
+    gate: [...document.querySelectorAll("table[aria-label='Checks of the gate'] :is(th, td)")].map(
+      one => one.getBoundingClientRect().right),
     plots: [...document.querySelectorAll("svg.plot")].map(one => one.getBoundingClientRect().height),
   });
 });
@@ -123,8 +125,12 @@ def worst(count: int = 20) -> list[dict[str, Any]]:
 
 def full() -> dict[str, Any]:
     return {
+        "router": "video-router",
+        "environment": "prod",
         "release": "be29cc976e77",
         "attempt": 1,
+        "student": "amazon.nova-micro-v1:0:128k",
+        "teacher": "us.amazon.nova-pro-v1:0",
         "model": "arn:aws:bedrock:us-east-1:123456789012:custom-model/amazon.nova-micro-v1:0/abcdefghijkl",
         "endpoint": "arn:aws:bedrock:us-east-1:123456789012:custom-model-deployment/mnopqrstuvwx",
         "evaluated_at": "2026-11-24T16:00:00+00:00",
@@ -178,6 +184,11 @@ def refused() -> dict[str, Any]:
     ]
     report |= {"passed": False, "reasons": reasons}
     report["checks"][1] |= {"found": 0.7, "ok": False}
+    report["checks"] += [
+        {"name": name, "found": -0.2058, "low": -0.00002276, "high": -0.00001835, "limit": 0.1234567}
+        | {"limit_is": "least", "ok": False, "against": "the release of a name with many letters"}
+        for name in ("examples that both were asked", f"accuracy of the worst label, {'a-label-' * 5}")
+    ]
     return report
 
 
@@ -222,6 +233,23 @@ def test_decision_comes_first() -> None:
         assert first == decision
         body = document.text.split("passed" if report["passed"] else "refused", 1)[1]
         assert body.split()[:5] == [decision, "Release", "be29cc976e77", ",", "attempt"]
+
+
+def test_head_says_whose_report_it_is_and_when_and_of_which_model() -> None:
+    def head(report: dict[str, Any]) -> str:
+        source = page(report)
+        found = source[source.index("<header") : source.index("</header>")] + "</header>"
+        return " ".join(Document(found).text.replace(" ,", ",").split())
+
+    report = full()
+    assert head(report) == (
+        "Passed Release be29cc976e77, attempt 1 Router video-router, environment prod, evaluated 2026-11-24 "
+        "16:00 UTC Student amazon.nova-micro-v1:0:128k, teacher us.amazon.nova-pro-v1:0"
+    )
+    adopted = head({**report, "environment": "", "teacher": ""})
+    assert "Router video-router, evaluated" in adopted
+    assert f"Student amazon.nova-micro-v1:0:128k, model {report['model']}" in adopted
+    assert head({**report, "router": ""}) == "Passed Release be29cc976e77, attempt 1"
 
 
 def test_headings_and_landmarks_are_in_order() -> None:
@@ -495,6 +523,9 @@ def test_browser_shows_the_decision_first_and_nothing_too_wide(
     assert found["scroll"] <= size[0]
     assert found["text"] == ("Refused" if name in ("refused", "bare") else "Passed")
     assert 0 <= found["top"] < found["bottom"] <= size[1]
+    # All columns of the gate's checks, with Limit and OK, are seen without scrolling.
+    assert bool(found["gate"]) is (name != "bare")
+    assert max(found["gate"], default=0) <= size[0]
     assert all(height > 50 for height in found["plots"])
     assert len(found["plots"]) == (0 if name == "bare" else 4)
 

@@ -287,6 +287,27 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         "gate.minimum_judge_score",
         "evaluation.judge is not set",
     ),
+    ({"gate.minimum_worst_label_accuracy": 1.1}, "gate.minimum_worst_label_accuracy", "from 0 to 1"),
+    (
+        {"gate.minimum_slice_accuracy": {"injection": 0.8}},
+        "gate.minimum_slice_accuracy.injection",
+        '"paraphrases" or "injections" or',
+    ),
+    (
+        {"gate.minimum_slice_accuracy.injections": 80},
+        "gate.minimum_slice_accuracy.injections",
+        "from 0 to 1",
+    ),
+    (
+        {"gate.minimum_slice_accuracy.injections": 0.8, "evaluation.slice_queries": 0},
+        "gate.minimum_slice_accuracy",
+        "nothing, because evaluation.slice_queries is 0",
+    ),
+    (
+        {"gate.minimum_slice_accuracy.traffic": 0.8},
+        "gate.minimum_slice_accuracy.traffic",
+        "traffic needs raw queries",
+    ),
     (
         {"head.mode": "first", "head.explore_share": 0, "rollout.probes": 0},
         "head.explore_share",
