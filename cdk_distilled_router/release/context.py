@@ -50,8 +50,8 @@ class ReleaseSource(Protocol):
     """The source of a release's model: a DistillationJob, an ExistingJob or an ExistingModel.
 
     All attributes except the role are literals at synthesis, so that another stack needs no export for them.
-    The role is read only if `timing.retry_internal_errors` is set. A source may also have `teacher`, the model
-    that the student learns from, for the reports.
+    The role is read only if `timing.retry_internal_errors` is set. A source may also have `teacher`, the
+    model that the student learns from, for the reports.
     """
 
     @property
