@@ -32,7 +32,9 @@ _LOCAL = (
     "router.route_seconds",
     "retention",
 )
-# From there as well, if the sample data is used: the limits that suit it.
+# From there as well, if the teacher labels raw queries.
+_LABELLING = ("labelling.poll_seconds",)
+# And if the sample data is used: the limits that suit it.
 _SAMPLE = ("gate",)
 # Of the team's account, or bought for months.
 _REMOVED = (
@@ -124,8 +126,8 @@ def adapt(environment: str | Path, data: Path | None = None) -> Adapted:
         changes |= {key: _get(local, key) for key in _LOCAL}
     if data or is_sample:
         changes["dataset"] = _dataset(data or SAMPLE_DATA)
-    if is_sample:
-        changes |= {key: _get(local, key) for key in _SAMPLE}
+    more = (*(_LABELLING if is_away and chosen.dataset.asks_teacher else ()), *(_SAMPLE if is_sample else ()))
+    changes |= {key: _get(local, key) for key in more}
     replaced = [
         Replacement(key, found, used)
         for key, used in changes.items()

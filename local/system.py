@@ -24,7 +24,7 @@ from operate.aws import Aws
 from operate.console import Terminal, say
 from operate.environment import LOCAL, Environment, without_access, without_aws
 from operate.errors import OperateError
-from stacks import settings
+from stacks import preflight, settings
 from stacks.settings import PROJECT, Settings, locate, shown
 
 POLL_SECONDS = 0.5
@@ -68,9 +68,12 @@ def up(state: State, console: Terminal, asked: str, data: Path | None, query_fil
         adapted = adaptation.adapt(_source(state, asked, running), data)
         if running is None:
             servers.stop(state)  # what a killed run has left
-        chosen = settings.load(state.write_settings(adapted.source, adapted.text))
-        queries = sample_queries.read(chosen, query_file)
+        file = state.write_settings(adapted.source, adapted.text)
+        # Messages name the file that a person can change.
+        chosen = settings.load(file).of_file(shown(adapted.source))
         say(console, *adapted.lines())
+        preflight.enforce(chosen)
+        queries = sample_queries.read(chosen, query_file)
         with Board(console) as board:
             at = _servers_and_deployment(state, board, chosen, running)
             row = board.add("sample queries", "running")
@@ -209,7 +212,7 @@ def down(state: State, console: Terminal, *, force: bool = False) -> None:
     """
     with locked(state):
         running = servers.running(state)
-        if running is None or force or not state.assembly.exists():
+        if running is None or force or not cdk.is_assembly(state.assembly):
             stopped = servers.stop(state)
             say(console, f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running.")
             return

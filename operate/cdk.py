@@ -151,6 +151,11 @@ class Stack:
     resources: int
 
 
+def is_assembly(folder: Path) -> bool:
+    """Return whether a folder holds a whole assembly: the CDK writes the manifest last."""
+    return (folder / "manifest.json").is_file()
+
+
 def stacks(assembly: Path) -> list[Stack]:
     """Return the stacks of an assembly in their order of dependency."""
     artifacts = json.loads((assembly / "manifest.json").read_text())["artifacts"]

@@ -1,4 +1,4 @@
-"""Lay out the folder of a new task: labels, prompts, and texts that test it.
+"""Lay out the folder of a new task: labels, prompts, texts that test it, settings.
 
 The mark [EDIT: ...] shows where you have to describe your labels. Nothing is
 deployed while a prompt has one.
@@ -7,7 +7,6 @@ deployed while a prompt has one.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import re
 import shutil
@@ -23,7 +22,7 @@ from distilled_router.task.robustness import Robustness
 from distilled_router.task.task import DEFER_FILE, FILES, ROBUSTNESS_FILE, Task, TaskError
 from operate.console import console, say
 from operate.errors import OperateError
-from stacks.settings import ENVIRONMENTS, MAXIMUM_FULL_NAME, PROJECT, STACKS, is_inside
+from stacks.settings import ENVIRONMENTS, MAXIMUM_FULL_NAME, PROJECT, is_inside
 
 EXAMPLES = """\
   python -m operate new-task support --labels billing,technical,account
@@ -31,11 +30,17 @@ EXAMPLES = """\
 """
 TEMPLATES = Path(__file__).parent / "task_template"
 WRITTEN = (*FILES, ROBUSTNESS_FILE, DEFER_FILE, "README.md")
+SETTINGS_FILE = "dev.toml"
 # Of the teacher, as in the prompts of task/ and examples/helpdesk/.
 _EXAMPLES = 6
 _MOST_QUERY_CHARACTERS = 512
 _WIDTH = 80
-_ENVIRONMENT_CHARACTERS = 16
+# What a new task has instead of these parts of environments/dev.toml.
+_NAME = re.compile(r"^name = .*\n", re.MULTILINE)
+_DATASET = re.compile(r"^\[dataset\]\n(?:\w.*\n)+", re.MULTILINE)
+# What the sample data can show.
+_GATE = re.compile(r"^minimum_examples = .*\n(?:#.*\n)+non_inferiority_margin = .*\n", re.MULTILINE)
+_SCHEMA = re.compile(r"^#:schema .*\n")
 # Such a path needs no quotes in a shell, in make or in TOML, and is not hidden.
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _NUMBERS = (
@@ -103,6 +108,7 @@ def lay_out(name: str, labels: Sequence[str], folder: str, project: Path) -> str
         file: Template((TEMPLATES / file).read_text(encoding="utf-8")).substitute(values, folder=relative)
         for file in WRITTEN
     }
+    contents[SETTINGS_FILE] = settings_text(name, relative)
     _write(path, contents, project)
     return relative
 
@@ -221,53 +227,57 @@ def _write(path: Path, contents: Mapping[str, str], project: Path) -> None:
 
 def next_steps(name: str, labels: Sequence[str], folder: str) -> Iterator[str]:
     """Yield what to do with a new folder, in lines of at most 80 characters with names of usual length."""
-    environment = _environment(name)
     created = f"Created {folder} with {len(labels)} labels: {', '.join(labels)}."
     yield from textwrap.wrap(created, _WIDTH, break_long_words=False, break_on_hyphens=False)
+    settings = f"{folder}/{SETTINGS_FILE}"
     yield from (
         "",
         "1. Describe your labels in the prompts. This lists all that is to edit:",
         f"     grep -n EDIT: {folder}/*.t*",
-        "2. Put your data beside them: raw queries, one a line, as queries.txt, or",
-        "   labelled rows as training.jsonl and holdout.jsonl (docs/data.md).",
-        "3. Check it. For labelled rows, give FILE and HOLDOUT:",
-        f"     make dataset-check TASK={folder} \\",
-        f"       FILE={folder}/queries.txt",
-        "4. Copy the settings of an environment:",
-        f"     cp environments/dev.toml environments/{environment}.toml",
-        "   Enter your account, tags and e-mail there. These lines replace its name",
-        "   and [dataset]:",
-        "",
-        *settings_lines(name, environment, folder),
-        "",
-        "   For labelled rows, [dataset] is:",
-        "",
-        "[dataset]",
-        'source = "file"',
-        f'training = "{folder}/training.jsonl"',
-        f'holdout = "{folder}/holdout.jsonl"',
-        "",
-        "5. See what it would create and cost:",
-        f"     make synth ENV={environment}",
-        f"     make cost ENV={environment}",
+        "2. Put your data beside them: raw queries, one a line, as queries.txt; or",
+        "   labelled rows as training.jsonl and holdout.jsonl (docs/data.md), and",
+        "   change [dataset] in the settings:",
+        f"     {settings}",
+        "3. Check the data:",
+        f"     make dataset-check FILE={folder}/queries.txt \\",
+        f"       FOR={settings}",
+        "4. Deploy it on this machine:",
+        f"     make local ENV={settings}",
+        "5. For AWS, set account, tags and e-mail in the settings. See what it would",
+        "   create and cost:",
+        f"     make synth ENV={settings}",
+        f"     make cost ENV={settings}",
     )
 
 
-def settings_lines(name: str, environment: str, folder: str) -> Iterator[str]:
-    """Yield the settings of an environment with the task and its raw queries."""
-    most = MAXIMUM_FULL_NAME - len(f"-router-{environment}")
-    router = re.sub(r"[^a-z0-9]+", "-", name)[:most].strip("-")
-    yield f'name = "{router}-router"'
-    yield f'task = "{folder}"'
-    yield ""
-    yield "[dataset]"
-    yield 'source = "file"'
-    yield 'labels = "teacher"'
-    yield f'queries = "{folder}/queries.txt"'
-
-
-def _environment(name: str) -> str:
-    """Return a name for the task's environment that no settings file and no stack has."""
-    plain = re.sub(r"[^a-z0-9]", "", name)[:_ENVIRONMENT_CHARACTERS]
-    names = itertools.chain([plain, f"{plain}dev"], (f"{plain}dev{number}" for number in itertools.count(2)))
-    return next(each for each in names if each not in STACKS and not (ENVIRONMENTS / f"{each}.toml").exists())
+def settings_text(name: str, folder: str) -> str:
+    """Return the settings of a task's first environment: those of environments/dev.toml, with this task."""
+    text = (ENVIRONMENTS / SETTINGS_FILE).read_text(encoding="utf-8")
+    router = re.sub(r"[^a-z0-9]+", "-", name)[: MAXIMUM_FULL_NAME - len("-router-dev")].strip("-")
+    dataset = (
+        "[dataset]\n"
+        'source = "file"\n'
+        "# Raw queries, which the teacher labels. For labelled rows, remove these two lines.\n"
+        'labels = "teacher"\n'
+        f'queries = "{folder}/queries.txt"\n'
+        "# And remove the marks of comments here.\n"
+        f'# training = "{folder}/training.jsonl"\n'
+        f'# holdout = "{folder}/holdout.jsonl"\n'
+        "\n"
+        "[labelling]\n"
+        "# Held out for the evaluation. With many queries, 0.1 is enough.\n"
+        "holdout_share = 0.2\n"
+    )
+    gate = (
+        "# For a first try: few rows show only large differences. `make dataset-check FOR=...` says which.\n"
+        "minimum_examples = 50\n"
+        "non_inferiority_margin = 0.12\n"
+    )
+    for part, new in (
+        (_SCHEMA, f"#:schema {'../' * len(Path(folder).parts)}environments/schema.json\n"),
+        (_NAME, f'name = "{router}-router"\ntask = "{folder}"\n'),
+        (_DATASET, dataset),
+        (_GATE, gate),
+    ):
+        text = part.sub(new, text, count=1)
+    return text

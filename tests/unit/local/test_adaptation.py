@@ -99,6 +99,13 @@ def test_data_in_the_project_is_used(tmp_path: Path, write: Write) -> None:
     assert deployed(tmp_path, "dev").dataset == load("dev").dataset
 
 
+def test_a_batch_of_labels_is_looked_at_as_often_as_the_clock_requires(tmp_path: Path, write: Write) -> None:
+    files = 'training = "data/training.jsonl"\nholdout = "data/holdout.jsonl"\n'
+    path = write("dev", {files: 'labels = "teacher"\nqueries = "data/queries.txt"\n'})
+    assert deployed(tmp_path, path).labelling.poll_seconds == load("local").labelling.poll_seconds
+    assert deployed(tmp_path, "dev").labelling == load("dev").labelling
+
+
 def test_a_task_of_its_own_needs_data_of_its_own(tmp_path: Path, write: Write) -> None:
     path = write("prod", {"absence_seconds = 60": 'absence_seconds = 60\ntask = "examples/helpdesk"'})
     with pytest.raises(OperateError, match="outside the project") as caught:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from local import __main__ as command
-from local import system
+from local import servers, system
 from local.state import State
 from operate.errors import OperateError
 
@@ -55,3 +55,14 @@ def test_second_command_on_a_state_folder_is_refused(tmp_path: Path) -> None:
     state = State(tmp_path)
     with system.locked(state), pytest.raises(OperateError, match="Another command"), system.locked(state):
         pass
+
+
+def test_down_stops_servers_whose_stacks_could_not_be_synthesized(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The CDK has created the folder of the assembly, and nothing in it."""
+    (tmp_path / "cdk.out").mkdir()
+    monkeypatch.setattr(servers, "running", lambda _: object())
+    monkeypatch.setattr(servers, "stop", lambda _: ["emulator"])
+    assert command.main(["down"]) == 0
+    assert "Stopped emulator." in capsys.readouterr().out

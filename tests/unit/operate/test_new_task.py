@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from evaluation.questions import questions
 from local.bedrock import rules
 from operate import new_task
 from operate.__main__ import main
-from stacks.settings import ENVIRONMENTS, PROJECT, Settings, SettingsError, load
+from stacks.settings import ENVIRONMENTS, PROJECT, SettingsError, load
 
 THREE = ("billing", "technical", "account")
 # Labels that are words of the prompts, or of Bedrock's training format.
@@ -67,7 +68,13 @@ def entries(project: Path) -> list[str]:
 def test_folder_is_a_task_with_these_labels(run: Run, project: Path, labels: tuple[str, ...]) -> None:
     assert run("support", ", ".join(labels))[0] == 0
     folder = project / "tasks/support"
-    assert {path.name for path in folder.iterdir()} == {*FILES, "robustness.toml", "defer.txt", "README.md"}
+    assert {path.name for path in folder.iterdir()} == {
+        *FILES,
+        "robustness.toml",
+        "defer.txt",
+        "README.md",
+        "dev.toml",
+    }
     task = Task.load(folder)
     assert (task.name, task.labels, task.format) == ("support", labels, "compact")
     weights = list(task.static_weights.values())
@@ -128,51 +135,60 @@ def test_texts_for_the_head_are_none_of_those_that_judge(run: Run, project: Path
 # The settings
 
 
-def following(text: str, folder: Path) -> Settings:
-    """Return the settings of the environment that the next steps tell to create."""
-    blocks = [f"{block}\n" for block in text.split("\n\n")]
-    top, raw, rows = [block for block in blocks if block.startswith(("name = ", "[dataset]"))]
-    (name,) = re.findall(r"cp environments/dev.toml environments/(\w+).toml", text)
-    dev = (ENVIRONMENTS / "dev.toml").read_text(encoding="utf-8")
-    for dataset in (rows, raw):
-        changed = re.sub(r"^name = .*\n", top, dev, flags=re.M)
-        changed = re.sub(r"^\[dataset\]\n(?:\w.*\n)+", dataset, changed, flags=re.M)
-        (folder / f"{name}.toml").write_text(changed, encoding="utf-8")
-        settings = load(folder / f"{name}.toml")
-    return settings
+def edited(folder: Path) -> None:
+    for prompt in folder.glob("*_prompt.txt"):
+        prompt.write_text(re.sub(r"\[EDIT: [^\]]+\]", "edited", prompt.read_text()))
 
 
 @pytest.mark.parametrize("labels", LABELS, ids=lambda labels: str(len(labels)))
 @pytest.mark.parametrize(
-    ("name", "environment", "owner"),
-    [
-        ("support", "support", "support-router-support"),
-        # Another environment or a stack has these names.
-        ("dev", "devdev", "dev-router-devdev"),
-        ("data", "datadev", "data-router-datadev"),
-        ("a_" * 20, "a" * 16, "a-a-a-a-a-a-a-a-a-a-a-a-router-" + "a" * 16),
-    ],
+    ("name", "owner"), [("support", "support-router-dev"), ("a_" * 20, "a-" * 19 + "router-dev")]
 )
-def test_settings_of_the_next_steps_load(
-    run: Run, project: Path, labels: tuple[str, ...], name: str, environment: str, owner: str
+def test_settings_load_when_the_prompts_are_edited(
+    run: Run, project: Path, labels: tuple[str, ...], name: str, owner: str
 ) -> None:
-    steps = run(name, ",".join(labels))[1]
+    run(name, ",".join(labels))
+    folder = project / "tasks" / name
     with pytest.raises(SettingsError, match=r"teacher_prompt\.txt. Models are paid") as refused:
-        following(steps, project.parent / "environments")
+        load(folder / "dev.toml")
     assert 'replace each "[EDIT: ...]"' in str(refused.value)
-    for prompt in (project / "tasks" / name).glob("*_prompt.txt"):
-        prompt.write_text(re.sub(r"\[EDIT: [^\]]+\]", "edited", prompt.read_text()))
-    settings = following(steps, project.parent / "environments")
-    assert (settings.environment, settings.owner) == (environment, owner)
-    assert settings.task_folder == project / "tasks" / name
+    edited(folder)
+    settings = load(folder / "dev.toml")
+    assert settings.owner == owner
+    assert settings.task_folder == folder
     assert settings.dataset.queries == f"tasks/{name}/queries.txt"
+
+
+def test_settings_take_labelled_rows_as_their_comments_say(run: Run, project: Path) -> None:
+    run("support", "billing,technical")
+    file = project / "tasks/support/dev.toml"
+    edited(file.parent)
+    text = re.sub(r'^(labels = "teacher"|queries = .*)\n', "", file.read_text(), flags=re.M)
+    file.write_text(re.sub(r"^# (training|holdout) = ", r"\1 = ", text, flags=re.M))
+    dataset = load(file).dataset
+    assert (dataset.labels, dataset.training) == ("given", "tasks/support/training.jsonl")
+    assert dataset.holdout == "tasks/support/holdout.jsonl"
+
+
+def test_settings_are_those_of_dev_but_for_the_task(run: Run, project: Path) -> None:
+    run("support", "billing,technical", "--folder", "more/tasks/support")
+    text = (project / "more/tasks/support/dev.toml").read_text()
+    assert text.startswith("#:schema ../../../environments/schema.json\n")
+    dev = tomllib.loads((ENVIRONMENTS / "dev.toml").read_text())
+    ours = tomllib.loads(text)
+    assert {key for key in dev | ours if dev.get(key) != ours.get(key)} == {
+        *("name", "task", "dataset", "labelling", "gate")
+    }
+    assert dict(dev["gate"].items() ^ ours["gate"].items()).keys() == {
+        *("minimum_examples", "non_inferiority_margin")
+    }
 
 
 def test_next_steps_fit_a_terminal(run: Run) -> None:
     status, told, _ = run("a-task-of-twenty-five-ch", ",".join(f"label-{number}" for number in range(20)))
     assert status == 0
     assert max(map(len, told.splitlines())) <= 80
-    for step in ("grep -n EDIT: tasks/", "make dataset-check TASK=tasks/", "make synth ENV=ataskoftwentyfiv"):
+    for step in ("grep -n EDIT: tasks/", "make dataset-check FILE=tasks/", "make synth ENV=tasks/a-task-of"):
         assert step in told
 
 
@@ -180,7 +196,8 @@ def test_folder_can_be_named(run: Run, project: Path) -> None:
     status, told, _ = run("support", "billing,technical", "--folder", "examples/support/")
     assert status == 0
     assert Task.load(project / "examples/support").name == "support"
-    assert 'task = "examples/support"\n' in told
+    assert 'task = "examples/support"\n' in (project / "examples/support/dev.toml").read_text()
+    assert "make local ENV=examples/support/dev.toml" in told
     assert "grep -n EDIT: examples/support/*.t*" in (project / "examples/support/README.md").read_text()
 
 

@@ -211,7 +211,7 @@ def test_nothing_of_aws_is_imported() -> None:
 
 def test_environments_differ_from_each_other_in_values_only() -> None:
     """A reader who compares two files finds the same tables, apart from what is optional."""
-    optional = {"budget", "checks", "head"}
+    optional = {"budget", "checks", "head", "labelling"}
     texts = [path.read_text(encoding="utf-8") for path in ENVIRONMENTS.glob("*.toml")]
     tables = [set(tomllib.loads(text)) - optional for text in texts]
     assert all(table == tables[0] for table in tables)
