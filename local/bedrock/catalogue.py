@@ -47,6 +47,7 @@ class FoundationModel:
 _MICRO, _LITE, _PRO = "amazon.nova-micro-v1:0", "amazon.nova-lite-v1:0", "amazon.nova-pro-v1:0"
 _NOVA_2 = "amazon.nova-2-lite-v1:0"
 _LLAMA = "meta.llama3-1-8b-instruct-v1:0:128k"
+_LLAMA_3_3 = "meta.llama3-3-70b-instruct-v1:0"
 
 
 def _provisioned(model: str, context: str, name: str, tuned: tuple[str, ...]) -> FoundationModel:
@@ -80,7 +81,7 @@ MODELS = (
         id="meta.llama3-1-405b-instruct-v1:0",
         name="Llama 3.1 405B Instruct",
         provider="Meta",
-        students=(_LLAMA,),
+        students=(_LLAMA, f"{_LLAMA_3_3}:128k"),
         start=_day(2024, 7, 23),
         legacy=_day(2026, 7, 1),
         end=_day(2099, 1, 1),
@@ -92,13 +93,27 @@ MODELS = (
         customizations=TUNED,
         inference=("PROVISIONED",),
     ),
+    # Invoked by its inference profile. Its custom models have on-demand deployments and no throughput.
+    *(
+        FoundationModel(
+            id=f"{_LLAMA_3_3}{context}",
+            name="Llama 3.3 70B Instruct",
+            provider="Meta",
+            customizations=tuned,
+            inference=(),
+            start=_day(2024, 12, 19),
+        )
+        for context, tuned in (("", ()), (":128k", TUNED))
+    ),
 )
 
 # Models that can be a judge (Bedrock user guide, evaluation-judge); its other models are not modelled.
 JUDGES = frozenset({_MICRO, _PRO, _NOVA_2, "amazon.nova-premier-v1:0"})
 
 PROFILE_REGIONS = ("us-east-1", "us-east-2", "us-west-2")
-PROFILES = {f"us.{model}": model for model in (_MICRO, _LITE, _PRO, "amazon.nova-premier-v1:0", _NOVA_2)}
+PROFILES = {
+    f"us.{model}": model for model in (_MICRO, _LITE, _PRO, "amazon.nova-premier-v1:0", _NOVA_2, _LLAMA_3_3)
+}
 
 
 class Catalogue:

@@ -13,7 +13,7 @@ from typing import Any
 
 import aws_cdk as cdk
 
-from distilled_router.release.table import Releases
+from distilled_router.release.table import LIVE, Releases
 from distilled_router.task.task import Task
 from operate.route import Router
 from stacks.application import declare
@@ -38,6 +38,8 @@ SHORT: Mapping[str, Mapping[str, Any]] = {
 }
 # Seconds in which a query fails if its function was killed while or just before it ran.
 KILL_SECONDS = 5.0
+# A release takes a few of them.
+RELEASE_SECONDS = 60.0
 # An answer that takes so long shows that the machine stood still; usually it takes a few milliseconds.
 LATE_SECONDS = 1.0
 TASK = Task.load()
@@ -94,6 +96,16 @@ def variant(name: str, assembly: Path, settings: Settings) -> Variant:
         identity.throughput_name if provisioned else "",
         settings.release.retry_internal_errors,
     )
+
+
+def wait_until_live(engine: Engine, declared: Variant) -> None:
+    """Wait until the release that a variant declares has ended; assert that it is live."""
+    table = engine.resources(f"{declared.owner}-release")[declared.logical_id("release", "Releases")]
+    releases, end = Releases(engine.table(table), declared.owner), time.monotonic() + RELEASE_SECONDS
+    while (release := releases.get(declared.digest)) is None or not release.is_final:
+        assert time.monotonic() < end, release
+        time.sleep(0.1)
+    assert release.state == LIVE, release
 
 
 @dataclass(frozen=True)
