@@ -6,8 +6,14 @@ real labels and route real queries if the real data is present, otherwise on the
 
 from __future__ import annotations
 
+import ast
 import json
+import os
+import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -17,6 +23,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 
 from operate import route, web
+from operate.environment import without_aws
+from stacks.settings import PROJECT
 from tests.integration.conftest import TASK, LocalSystem, assert_destroyed_whole, is_valid
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("integration")]
@@ -51,6 +59,26 @@ def test_the_student_answers_most_queries_correctly(system: LocalSystem) -> None
     assert {answer["source"] for _, answer in answers} == {"distilled", "head"}
     right = sum(answer["intent"] in TASK.dominants(example.weights) for example, answer in answers)
     assert right / len(answers) > 0.7
+
+
+def test_client_in_the_docs_works_as_documented(system: LocalSystem, tmp_path: Path) -> None:
+    page = (PROJECT / "docs" / "router.md").read_text(encoding="utf-8")
+    client, steps = re.findall(r"^```(?:python|sh)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[:2]
+    (tmp_path / "ask.py").write_text(client, encoding="utf-8")
+    (tmp_path / ".local").symlink_to(system.state.root)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["/bin/sh", "-ec", steps],
+        cwd=tmp_path,
+        env=without_aws() | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr
+    status, _, answer = ran.stdout.partition(" ")
+    assert status == "200"
+    assert is_valid(ast.literal_eval(answer))
 
 
 @pytest.mark.parametrize("body", [b"no json", b"{}", b'{"query": "  "}', b'{"query": 7}', b"[]"])
