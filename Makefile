@@ -19,6 +19,7 @@ FUNCTIONS := $(wildcard lambda/*/)
 TIMED = $(if $(DURATIONS),--durations=$(DURATIONS))
 # As it was typed: make would expand a dollar sign in it.
 export ROUTE_QUERY := $(value QUERY)
+export IMPORT_TEMPLATE := $(value TEMPLATE)
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,9 +82,12 @@ new-task: $(DEPLOYS)  ## Lay out a task's folder: NAME=support LABELS="billing,t
 	@test -n "$(NAME)" && test -n "$(LABELS)" || { echo 'Name and labels are required: make new-task NAME=support LABELS="billing,technical,account"' >&2; exit 2; }
 	@python -m operate new-task "$(NAME)" --labels "$(LABELS)" $(if $(FOLDER),--folder "$(FOLDER)")
 
-dataset-import: $(DEPLOYS)  ## Convert labelled rows of another form: FROM=openai FILE=theirs.jsonl OUT=rows.jsonl [TASK=] [REPLACE=1]
+dataset-import: $(DEPLOYS)  ## Convert labelled rows of another form: FROM=openai FILE=theirs.jsonl OUT=rows.jsonl [TASK=] [REPLACE=1] [QUERY=] [ANSWER=] [LABEL=] [COUNT=] [TEMPLATE=] [TEACHER=] [FILTERS=] [WITHOUT_ANSWERS=1]
 	@test -n "$(FROM)" && test -n "$(FILE)" && test -n "$(OUT)" || { echo 'Form and files are required: make dataset-import FROM=openai FILE=theirs.jsonl OUT=rows.jsonl' >&2; exit 2; }
-	@python -m operate dataset-import "$(FILE)" --from "$(FROM)" --out "$(OUT)" $(if $(TASK),--task "$(TASK)") $(if $(REPLACE),--replace)
+	@python -m operate dataset-import "$(FILE)" --from "$(FROM)" --out "$(OUT)" $(if $(TASK),--task "$(TASK)") $(if $(REPLACE),--replace) \
+		$(if $(QUERY),--query "$$ROUTE_QUERY") $(if $(ANSWER),--answer "$(ANSWER)") $(if $(LABEL),--label "$(LABEL)") $(if $(COUNT),--count "$(COUNT)") \
+		$(if $(TEMPLATE),--template "$$IMPORT_TEMPLATE") $(if $(TEACHER),--teacher "$(TEACHER)") $(foreach one,$(FILTERS),--log-filter "$(one)") \
+		$(if $(WITHOUT_ANSWERS),--without-answers)
 
 dataset-check: $(DEPLOYS)  ## Check rows or raw queries: FILE=data/training.jsonl [HOLDOUT=] [FOR=prod] [METHOD=] [TASK=]
 	@test -n "$(FILE)" || { echo 'A file is required: make dataset-check FILE=data/training.jsonl' >&2; exit 2; }

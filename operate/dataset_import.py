@@ -9,57 +9,54 @@ exit status is 0 if at least one row was written, and 1 otherwise.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
 import textwrap
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from io import BufferedIOBase
 from pathlib import Path
 from typing import IO
 
 from distilled_router.data.conversation import row
-from distilled_router.data.findings import Report
-from distilled_router.data.invocation_logs import MOST_RECORD_BYTES, LeftOut
+from distilled_router.data.invocation_logs import LeftOut
 from distilled_router.data.labelling_plan import QUERY_MARK
-from distilled_router.data.line_rules import TextFile, lines
 from distilled_router.task.task import Task
 from operate.console import console, say
 from operate.errors import OperateError
+from operate.import_files import Files, chosen
 from operate.import_forms import FORMS, Found, Wanted
+
+LOGS = "invocation-logs"
 
 EXAMPLES = """\
   python -m operate dataset-import --from openai theirs.jsonl \\
     --out rows.jsonl
   python -m operate dataset-import --from csv tickets.csv --out rows.jsonl \\
     --query text --label intent --task examples/helpdesk
-  python -m operate dataset-import --from invocation-logs log.json.gz \\
+  python -m operate dataset-import --from invocation-logs logs/ \\
     --out rows.jsonl --template "Query: {query}"
 """
 _WIDTH = 80
-_CHUNK_BYTES = 65_536
-_GZIP = b"\x1f\x8b"
 # The setting that has the same meaning, in the reasons of a record of an invocation log.
 _SETTING, _OPTION = "dataset.log_query", "--template"
 
 
 @dataclass
 class Group:
-    """Rows with the same fate: their number, the first one's line, and what is special about that one."""
+    """Rows with the same fate: their number, the first one's place, and what is special about that one."""
 
-    line: int
+    place: str
     example: str = ""
     count: int = 0
 
 
 @dataclass
 class Tally:
-    """What became of the rows of a file. Rows of `unanswered` are among those that were written."""
+    """What became of the rows of files. Rows of `unanswered` are among those that were written."""
 
+    files: Files
     written: int = 0
     repeated: int = 0
     dropped: dict[str, Group] = field(default_factory=dict)
@@ -70,13 +67,20 @@ class Tally:
     def add(self, groups: dict[str, Group], line: int, left: LeftOut) -> None:
         """Count a row that has no answer, or is dropped."""
         reason = left.reason.replace(_SETTING, _OPTION)
-        group = groups.setdefault(reason, Group(line, left.example))
+        group = groups.setdefault(reason, Group(self.files.place(line), left.example))
         group.count += 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("file", type=Path, help="file to convert; it may be compressed with gzip")
+    parser.add_argument(
+        "files",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="file to convert; it may be compressed with gzip. For invocation-logs also several files, or "
+        "folders of them",
+    )
     parser.add_argument(
         "--from",
         dest="form",
@@ -95,6 +99,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         default="",
         help="column or key with a label's name: that label gets the weight 1, the others 0",
+    )
+    parser.add_argument(
+        "--count",
+        metavar="NAME",
+        default="",
+        help="column or key that says how often a query was asked, for the rows of a hold-out set",
     )
     parser.add_argument(
         "--template",
@@ -138,106 +148,102 @@ def _pair(given: str) -> tuple[str, str]:
 
 def run(options: argparse.Namespace) -> int:
     """Convert a file and tell what became of its rows; return 0 if any was written."""
-    if (options.label and options.answer) or (
-        options.form != "invocation-logs" and (options.teacher or options.log_filter)
-    ):
-        raise OperateError(
-            "These options don't go together: --label with --answer, and --teacher or --log-filter "
-            "with another form than invocation-logs.",
-            advice="Leave one of them out.",
-        )
+    _check_options(options)
     wanted = Wanted(
         task=Task.load(options.task),
         query=options.query,
         answer=options.answer,
         label=options.label,
+        count=options.count,
         template=options.template,
         teacher=options.teacher,
         filters=dict(options.log_filter),
         may_lack_answers=options.without_answers,
     )
-    found = convert(options.file, options.form, options.out, wanted, may_replace=options.replace)
-    say(console(), *shown(found, options.file, options.out))
+    files = chosen(options.files)
+    found = convert(files, options.form, options.out, wanted, may_replace=options.replace)
+    say(console(), *shown(found, options.out))
     if found.written:
-        # One line, to be copied.
         task = f" TASK={options.task}" if options.task else ""
-        say(console(), "Next:", f"  make dataset-check FILE={options.out}{task}")
+        training = "... HOLDOUT=" if options.count else ""
+        say(console(), "Next:", f"  make dataset-check FILE={training}{options.out}{task}")
     return 0 if found.written else 1
 
 
-def convert(file: Path, form: str, out: Path, wanted: Wanted, *, may_replace: bool = False) -> Tally:
-    """Convert a file; write nothing if none of its rows can be used.
+def _check_options(options: argparse.Namespace) -> None:
+    """Raise OperateError for options that don't go together."""
+    is_log = options.form == LOGS
+    if (options.label and options.answer) or (not is_log and (options.teacher or options.log_filter)):
+        raise OperateError(
+            "These options don't go together: --label with --answer, and --teacher or --log-filter "
+            "with another form than invocation-logs.",
+            advice="Leave one of them out.",
+        )
+    if not is_log and (len(options.files) > 1 or options.files[0].is_dir()):
+        found = f"{len(options.files)} files" if len(options.files) > 1 else f"{options.files[0]}, a folder"
+        raise OperateError(
+            f"Of the form {options.form} one file is converted at a time, found {found}.",
+            advice="Convert each by itself. Only invocation-logs takes several files.",
+        )
+
+
+def convert(
+    paths: Sequence[Path], form: str, out: Path, wanted: Wanted, *, may_replace: bool = False
+) -> Tally:
+    """Convert files; write nothing if none of their rows can be used.
 
     Args:
-        file: rows of another form, as it is or compressed with gzip.
+        paths: rows of another form, as they are or compressed with gzip.
         form: a name of FORMS.
         out: for the rows in Bedrock's conversation format.
-        wanted: the task, and what the user says about the file.
+        wanted: the task, and what the user says about the files.
         may_replace: whether an existing `out` is overwritten.
 
     Raises:
-        OperateError: The file can't be read, its form is another, or the output can't be written.
+        OperateError: A file can't be read, its form is another, or the output can't be written.
     """
-    _check_output(file, out, may_replace=may_replace)
+    _check_output(paths, out, may_replace=may_replace)
+    files = Files(paths)
     # In the same folder, so that it can be renamed.
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        with ExitStack() as opened:
-            numbered, report = _numbered(file, opened)
-            try:
-                reading = FORMS[form](numbered, wanted)
-                rows = opened.enter_context(part.open("x", encoding="utf-8", newline="\n"))
-                tally = _write(reading.rows, rows, wanted)
-            except OperateError as error:
-                raise OperateError(f"{file}: {error}", advice=error.advice) from error
-        if refused := [finding.message for finding in report.findings if finding.severity == "error"]:
-            raise OperateError(f"{file}: {refused[0]}.")
+        try:
+            reading = FORMS[form](files.lines(), wanted)
+            with part.open("x", encoding="utf-8", newline="\n") as rows:
+                tally = _write(reading.rows, rows, wanted, files)
+        except OperateError as error:
+            raise OperateError(f"{files}: {error}", advice=error.advice) from error
+        files.check()
         if tally.written:
-            _check_output(file, out, may_replace=may_replace)
+            _check_output(paths, out, may_replace=may_replace)
             part.replace(out)
-        tally.told = [*reading.told, *(f"In the file: {finding.message}." for finding in report.findings)]
+        tally.told = [*reading.told, *files.told()]
         return tally
     except (OSError, EOFError, zlib.error) as error:
-        what = f"{file} can't be converted to {out}"
+        what = f"{files.current} can't be converted to {out}"
         raise OperateError(f"{what}: {getattr(error, 'strerror', None) or error}.") from error
     finally:
         part.unlink(missing_ok=True)
 
 
-def _check_output(file: Path, out: Path, *, may_replace: bool) -> None:
+def _check_output(paths: Sequence[Path], out: Path, *, may_replace: bool) -> None:
     """Raise OperateError if the output can't be written where the user says."""
-    if not file.is_file():
-        raise OperateError(
-            f"{file} is a folder: name a file in it." if file.is_dir() else f"{file} doesn't exist."
-        )
     if out.is_dir() or not out.parent.is_dir():
         problem = "is a folder" if out.is_dir() else "is in a folder that doesn't exist"
         raise OperateError(f"{out} {problem}.", advice="Name a file in a folder that exists with --out.")
     if not out.exists():
         return
-    if out.samefile(file):
-        raise OperateError(f"{out} is the file to convert.", advice="Name another file with --out.")
+    if any(out.samefile(path) for path in paths):
+        raise OperateError(f"{out} is a file to convert.", advice="Name another file with --out.")
     if not may_replace:
         raise OperateError(
             f"{out} exists already.", advice="Name another file with --out, or overwrite it with --replace."
         )
 
 
-def _numbered(file: Path, opened: ExitStack) -> tuple[Iterator[tuple[int, bytes]], Report]:
-    """Return the lines of a file, numbered from 1, and the report that gets the faults of its encoding."""
-    content: BufferedIOBase = opened.enter_context(file.open("rb"))
-    is_packed = content.read(len(_GZIP)) == _GZIP
-    content.seek(0)
-    if is_packed:
-        content = opened.enter_context(gzip.GzipFile(fileobj=content))
-    report = Report()
-    chunks = iter(lambda: content.read(_CHUNK_BYTES), b"")
-    return TextFile(file.name, report).read(lines(chunks, longest=MOST_RECORD_BYTES)), report
-
-
-def _write(rows: Iterator[tuple[int, Found | LeftOut]], to: IO[str], wanted: Wanted) -> Tally:
+def _write(rows: Iterator[tuple[int, Found | LeftOut]], to: IO[str], wanted: Wanted, files: Files) -> Tally:
     """Write the rows that can be used, and return what became of each row."""
-    tally, queries = Tally(), set[bytes]()
+    tally, queries = Tally(files), set[bytes]()
     for line, found in rows:
         if isinstance(found, LeftOut):
             tally.add(tally.dropped, line, found)
@@ -246,7 +252,9 @@ def _write(rows: Iterator[tuple[int, Found | LeftOut]], to: IO[str], wanted: Wan
             tally.add(tally.unanswered if wanted.may_lack_answers else tally.dropped, line, found.lacks)
             if not wanted.may_lack_answers:
                 continue
-        to.write(json.dumps(row(wanted.task, found.query, found.weights), ensure_ascii=False) + "\n")
+        to.write(
+            json.dumps(row(wanted.task, found.query, found.weights, found.count), ensure_ascii=False) + "\n"
+        )
         tally.written += 1
         key = _key(found.query)
         tally.repeated += key in queries
@@ -261,9 +269,9 @@ def _key(text: str) -> bytes:
     return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-def shown(found: Tally, file: Path, out: Path) -> Iterator[str]:
+def shown(found: Tally, out: Path) -> Iterator[str]:
     """Yield what a person should know of a conversion, in lines of at most 80 columns where words allow."""
-    for paragraph in _paragraphs(found, file, out):
+    for paragraph in _paragraphs(found, out):
         indent = " " * (len(paragraph) - len(paragraph.lstrip()))
         yield from textwrap.wrap(
             paragraph,
@@ -274,7 +282,7 @@ def shown(found: Tally, file: Path, out: Path) -> Iterator[str]:
         )
 
 
-def _paragraphs(found: Tally, file: Path, out: Path) -> Iterator[str]:
+def _paragraphs(found: Tally, out: Path) -> Iterator[str]:
     yield from found.told
     if found.prompts:
         yield (
@@ -290,9 +298,9 @@ def _paragraphs(found: Tally, file: Path, out: Path) -> Iterator[str]:
         without = f", {unanswered:,} of them without an answer" if found.unanswered else ""
         yield f"Wrote {_counted(found.written, 'row')} to {out}{without}; dropped {dropped:,}."
     elif dropped:
-        yield f"None of the {_counted(dropped, 'row')} of {file} can be used; nothing was written."
+        yield f"None of the {_counted(dropped, 'row')} of {found.files} can be used; nothing was written."
     else:
-        yield f"{file} has no row; nothing was written."
+        yield f"{found.files} {'has' if len(found.files.paths) == 1 else 'have'} no row; nothing was written."
     yield from _groups("Without an answer:", found.unanswered)
     yield from _groups("Dropped:", found.dropped)
 
@@ -303,7 +311,7 @@ def _groups(title: str, groups: dict[str, Group]) -> Iterator[str]:
         yield title
     for reason, group in sorted(groups.items(), key=lambda item: -item[1].count):
         example = f" ({group.example})" if group.example else ""
-        where = f"line {group.line}" if group.count == 1 else f"the first in line {group.line}"
+        where = group.place if group.count == 1 else f"the first in {group.place}"
         yield f"  {group.count:,} {reason}; {where}{example}"
 
 

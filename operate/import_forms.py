@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, cast
 
+from distilled_router.data.counts import count_of
 from distilled_router.data.invocation_logs import LeftOut, Selection, model_of, query_in
 from distilled_router.data.labelling_plan import QUERY_MARK
 from distilled_router.data.line_rules import LineProblem, loaded, named
-from distilled_router.data.query_forms import DIRECTIVE
+from distilled_router.data.query_forms import COUNTS, DIRECTIVE
 from distilled_router.task.task import InvalidOutput, Task
 from operate.errors import OperateError
 
@@ -44,6 +45,7 @@ class Wanted:
         query: column or key of the queries; empty to guess it.
         answer: column or key of the answers; empty to guess it.
         label: column or key that has one label's name, which gets the weight 1; empty if none has.
+        count: column or key that says how often a query was asked; empty if none is wanted.
         template: the text around the query, such as `Query: {query}`.
         teacher: the model whose logged answers count; empty to guess it.
         filters: request metadata that a logged request must have.
@@ -54,6 +56,7 @@ class Wanted:
     query: str = ""
     answer: str = ""
     label: str = ""
+    count: str = ""
     template: str = QUERY_MARK
     teacher: str = ""
     filters: Mapping[str, str] = field(default_factory=dict)
@@ -62,12 +65,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A query, its weights or why there are none, and the prompt of its row, which is not used."""
+    """A query, its weights or why there are none, its traffic, and its row's prompt, which is not used."""
 
     query: str
     weights: Mapping[str, float] | None = None
     lacks: LeftOut | None = None
     prompt: str = ""
+    count: float = 1
 
 
 type Numbered[T] = tuple[int, T]
@@ -86,13 +90,18 @@ class Reading:
 
 @dataclass(frozen=True)
 class Names:
-    """Where the parts of a row are: `labels` are columns of single weights, `prompts` are not used."""
+    """Where the parts of a row are: `labels` are columns of single weights, `prompts` are not used.
+
+    `counts` may be the queries' traffic, which nobody asked for.
+    """
 
     query: str
     answer: str = ""
     label: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     prompts: Sequence[str] = ()
+    count: str = ""
+    counts: Sequence[str] = ()
 
 
 def openai(lines: Lines, wanted: Wanted) -> Reading:
@@ -142,6 +151,11 @@ def table(lines: Lines, wanted: Wanted) -> Reading:
 def invocation_logs(lines: Lines, wanted: Wanted) -> Reading:
     """Read Bedrock's model invocation logs: the records of one log object, or of several."""
     _refuse_names(wanted)
+    if wanted.count:
+        raise OperateError(
+            "A log has no counts: each of its records is one request.",
+            advice='Leave --count out. With dataset.source = "invocation_logs", requests are counted.',
+        )
     sample, rows = _sampled((number, line) for number, line in lines if line.strip())
     teacher, told = wanted.teacher, []
     if not teacher:
@@ -235,9 +249,29 @@ def _conversation(row: Record, key: str, wanted: Wanted) -> Found:
     if roles not in (["user"], ["user", "assistant"]):
         raise LeftOut("conversations of other turns than the user's and its answer", _listed(roles))
     query = _query(_texts(talk[0].get("content")), wanted)
-    answer = "\n".join(_texts(talk[1].get("content"))) if len(talk) > 1 and talk[1].get("content") else None
     prompt = "\n".join(chain.from_iterable(_texts(turn.get("content")) for turn in prompts))
-    return _answered(query, answer, wanted.task, prompt)
+    found = _answered(query, _said(talk[1]) if len(talk) > 1 else None, wanted.task, prompt)
+    return _counted(found, row, wanted.count)
+
+
+def _said(turn: Record) -> str | None:
+    """Return an answer: its text, or what it gives to the one tool that it calls, as callers ask for JSON.
+
+    `function_call` is the earlier form of `tool_calls` (OpenAI API reference, chat completions).
+    """
+    calls = turn.get("tool_calls")
+    if not calls and (earlier := turn.get("function_call")):
+        calls = [{"function": earlier}]
+    if isinstance(calls, list) and len(calls) > 1:
+        raise LeftOut("answers that call several tools", f"{len(calls)} calls")
+    if calls:
+        call = calls[0] if isinstance(calls, list) else calls
+        function = call.get("function") if isinstance(call, dict) else call
+        arguments = function.get("arguments") if isinstance(function, dict) else function
+        if not isinstance(arguments, str):
+            raise LeftOut("answers that call a tool without arguments", named(arguments))
+        return arguments
+    return "\n".join(_texts(turn["content"])) if turn.get("content") else None
 
 
 def _texts(content: Any) -> list[str]:
@@ -352,13 +386,27 @@ def _names(
     """
     known = {name.strip().casefold(): name for record in records for name in record}
     query, prompts = _chosen_query(records, known, wanted.query, queries)
+    return replace(
+        _answer_names(known, wanted, answers, query),
+        prompts=prompts,
+        count=_given(known, wanted.count, "--count") if wanted.count else "",
+        counts=[known[name] for name in COUNTS if name in known and known[name] != query],
+    )
+
+
+def _answer_names(known: Mapping[str, str], wanted: Wanted, answers: Sequence[str], query: str) -> Names:
+    """Return where queries and answers are.
+
+    Raises:
+        OperateError: A name does not exist, or can't be guessed.
+    """
     labels = {label: known[label] for label in wanted.task.labels if label in known}
     if wanted.label:
-        return Names(query, label=_given(known, wanted.label, "--label"), prompts=prompts)
+        return Names(query, label=_given(known, wanted.label, "--label"))
     if wanted.answer:
-        return Names(query, _given(known, wanted.answer, "--answer"), prompts=prompts)
+        return Names(query, _given(known, wanted.answer, "--answer"))
     if len(labels) == len(wanted.task.labels):
-        return Names(query, labels=labels, prompts=prompts)
+        return Names(query, labels=labels)
     found = [known[name] for name in answers if name in known and known[name] != query]
     if len(found) > 1:
         raise OperateError(f"Both {_listed(found)} may be the answers.", advice="Name one with --answer.")
@@ -370,7 +418,7 @@ def _names(
             advice="Name the answers with --answer, or what has a label's name with --label; or keep the "
             "rows for the teacher with --without-answers.",
         )
-    return Names(query, found[0] if found else "", prompts=prompts)
+    return Names(query, found[0] if found else "")
 
 
 def _chosen_query(
@@ -413,15 +461,37 @@ def _told(records: Sequence[Record], names: Names) -> list[str]:
         told.append(f"The weights are in {_listed(names.labels.values())}.")
     else:
         told.append(f"The answers are in {names.answer}." if names.answer else "There are no answers.")
-    used = {names.query, names.answer, names.label, *names.labels.values(), *names.prompts}
+    used = {names.query, names.answer, names.label, names.count, *names.labels.values(), *names.prompts}
+    if names.count:
+        told.append(f"The queries' traffic is in {names.count}; only hold-out rows may have it.")
     known = dict.fromkeys(name for record in records for name in record)
     if others := [name for name in known if name and name not in used]:
         told.append(f"Not used: {_listed(others)}.")
+    if not names.count and (counts := [name for name in names.counts if name not in used]):
+        told.append(f"{_listed(counts, 'or')} may be the traffic, which hold-out rows may have (--count).")
     return told
 
 
 def _read(row: Record, names: Names, wanted: Wanted) -> Found:
-    """Return the query and the weights of a row with names."""
+    """Return query, weights and traffic of a row with names."""
+    return _counted(_weighed(row, names, wanted), row, names.count)
+
+
+def _counted(found: Found, row: Record, name: str) -> Found:
+    """Return a row with the traffic that the key or column of this name gives; 1 without a name."""
+    if not name:
+        return found
+    value = row.get(name)
+    try:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise LineProblem("count", f"{name}: found {named(value)}")
+        return replace(found, count=count_of(value, name))
+    except LineProblem as problem:
+        raise LeftOut("counts that are no numbers above 0", str(problem)) from problem
+
+
+def _weighed(row: Record, names: Names, wanted: Wanted) -> Found:
+    """Return query and weights of a row with names."""
     value = row.get(names.query)
     if value is not None and not isinstance(value, str):
         raise LeftOut("queries that are no text", named(value))

@@ -148,7 +148,7 @@ def test_rows_that_went_through_another_form_are_the_same(
     file, out = tmp_path / "theirs", tmp_path / OUT
     file.write_bytes(exported(labelled))
     wanted = Wanted(task=TASK, teacher=TEACHER if form == "invocation-logs" else "")
-    found = dataset_import.convert(file, form, out, wanted, may_replace=True)
+    found = dataset_import.convert([file], form, out, wanted, may_replace=True)
     assert found.dropped == {}
     assert [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n")[:-1]] == [
         row(TASK, query, weights) for query, weights in labelled
@@ -364,6 +364,137 @@ def test_log_of_several_models_needs_the_teacher(run: Run, rows: Rows) -> None:
     assert rows() == [row(TASK, query, None) for query in ("a red car", "a blue car")]
 
 
+def test_logs_of_a_folder_are_read_one_after_another(run: Run, rows: Rows, tmp_path: Path) -> None:
+    folder = tmp_path / "logs" / "2026" / "11"
+    (folder / "data").mkdir(parents=True)
+    (folder / "b.json.gz").write_bytes(packed([record("b"), record("c", "no"), record("d", "no")]))
+    (folder / "a.json.gz").write_bytes(packed([record("a")]))
+    (folder / "c.json.gz").write_bytes(packed([]))
+    (folder / "data" / "body.json.gz").write_bytes(b"not a record")
+    (folder / "permission-check").touch()
+    assert run("invocation-logs", b"")[0] == 1  # "theirs", which is empty
+    assert main(["dataset-import", "logs", "--from", "invocation-logs", "--out", OUT]) == 0
+    assert rows() == [row(TASK, query, SEEN) for query in "ab"]
+
+
+def test_places_in_several_logs_have_the_name_of_the_file(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("invocation-logs", packed([record("a"), record("b")]))
+    (tmp_path / "more.json.gz").write_bytes(packed([record("c"), record("d", "no")]))
+    (tmp_path / "none").touch()
+    names = ("theirs", "none", "more.json.gz")
+    assert main(["dataset-import", *names, "--from", "invocation-logs", "--out", OUT, "--replace"]) == 0
+    told = capsys.readouterr().out
+    assert "In none: found no line; is it the right file?" in told
+    assert "Wrote 3 rows to rows.jsonl; dropped 1." in told
+    assert "1 answers without the task's weights; line 2 of more.json.gz" in told
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        (("empty",), "empty is a folder without a file .gz, .json or .jsonl."),
+        (("theirs", "utf16"), "utf16: found UTF-16 text, expected plain UTF-8"),
+        (("theirs", "half.gz"), "half.gz can't be converted to rows.jsonl: Compressed file ended"),
+        (("theirs", "nothing"), "nothing doesn't exist."),
+    ],
+)
+def test_log_that_can_not_be_read_writes_nothing(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], files: Sequence[str], problem: str
+) -> None:
+    run("invocation-logs", packed([record("a", "no")]))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "utf16").write_bytes("a".encode("utf-16"))
+    (tmp_path / "half.gz").write_bytes(packed([record(os.urandom(99).hex())])[:60])
+    assert main(["dataset-import", *files, "--from", "invocation-logs", "--out", OUT]) == 1
+    assert problem in capsys.readouterr().err
+    assert not (tmp_path / OUT).exists()
+
+
+# Answers by a tool, in OpenAI's form
+
+
+def called(*arguments: Any, **changes: Any) -> dict[str, Any]:
+    """Return a conversation whose answer calls a function for each of the arguments."""
+    calls = [
+        {"id": f"call_{number}", "type": "function", "function": {"name": "route", "arguments": one}}
+        for number, one in enumerate(arguments)
+    ]
+    answer = {"role": "assistant", "content": None, "tool_calls": calls, **changes}
+    return {"messages": [chat("a red car")["messages"][0], answer], "tools": [{"type": "function"}]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        called(json.dumps(SEEN)),
+        called(json.dumps(SEEN), content="I'll weigh this."),
+        called(tool_calls=None, function_call={"name": "route", "arguments": json.dumps(SEEN)}),
+        called(tool_calls=[], content="85 0 5 10"),
+    ],
+)
+def test_answer_that_calls_a_tool_is_read(run: Run, rows: Rows, content: dict[str, Any]) -> None:
+    assert run("openai", [content])[0] == 0
+    assert rows() == [row(TASK, "a red car", SEEN)]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (called(json.dumps(SEEN), json.dumps(SEEN)), "1 answers that call several tools; line 2 (2 calls)"),
+        (called("{}"), "1 answers without the task's weights; line 2"),
+        (called(None), "1 answers that call a tool without arguments; line 2 (null)"),
+        (called(tool_calls=[7]), "1 answers that call a tool without arguments; line 2 (a number)"),
+        (called(tool_calls=7), "1 answers that call a tool without arguments; line 2 (a number)"),
+    ],
+)
+def test_call_that_is_no_answer_is_dropped(
+    run: Run, rows: Rows, content: dict[str, Any], reason: str
+) -> None:
+    told = run("openai", [chat("b"), content])[1]
+    assert reason in told
+    assert rows() == [row(TASK, "b", SEEN)]
+
+
+# Traffic
+
+
+def test_traffic_is_carried_on_request(run: Run, rows: Rows, capsys: pytest.CaptureFixture[str]) -> None:
+    content = "query;answer;Hits\na;85 0 5 10;1,200\nb;85 0 5 10;1\nc;85 0 5 10;\nd;85 0 5 10;0\n"
+    told = run("csv", content)[1]
+    assert "Not used: Hits.\nHits may be the traffic, which hold-out rows may have (--count)." in told
+    assert rows() == [row(TASK, query, SEEN) for query in "abcd"]
+    told = run("csv", content, "--count", "hits", "--replace")[1]
+    assert "The queries' traffic is in Hits; only hold-out rows may have it." in told
+    assert rows() == [row(TASK, "a", SEEN, 1200), row(TASK, "b", SEEN)]
+    assert "2 counts that are no numbers above 0; the first in line 4 (Hits: found ''," in told
+    assert "  make dataset-check FILE=... HOLDOUT=rows.jsonl\n" in told
+    assert main(["dataset-check", str(PROJECT / "data/training.jsonl"), "--holdout", OUT]) == 0
+
+
+@pytest.mark.parametrize(
+    ("form", "content"),
+    [
+        ("openai", [chat("a") | {"count": 7}, chat("b"), chat("c") | {"count": True}]),
+        (
+            "prompt-completion",
+            [{"prompt": q, "completion": SEEN, "count": c} for q, c in (("a", 7), ("b", None), ("c", []))],
+        ),
+    ],
+)
+def test_traffic_may_be_a_key(run: Run, rows: Rows, form: str, content: list[Any]) -> None:
+    told = run(form, content, "--count", "count")[1]
+    assert rows() == [row(TASK, "a", SEEN, 7)]
+    assert "2 counts that are no numbers above 0; the first in line 2" in told
+
+
+def test_log_has_no_traffic(run: Run) -> None:
+    status, told = run("invocation-logs", packed([record("a")]), "--count", "count")
+    assert status == 1
+    assert "A log has no counts" in told
+
+
 # Rows without answers
 
 
@@ -404,8 +535,8 @@ def test_queries_alone_are_rows_for_the_teacher(run: Run, rows: Rows) -> None:
 
 def test_example_of_the_documents_is_what_is_printed(run: Run) -> None:
     text = (PROJECT / "docs/data.md").read_text(encoding="utf-8")
-    table, _, rest = text.partition("$ cat tickets.csv\n")[2].partition("$ python -m operate")
-    output = rest.partition("--task examples/helpdesk\n")[2].partition("```")[0]
+    table, _, rest = text.partition("$ cat tickets.csv\n")[2].partition("$ make dataset-import")
+    output = rest.partition("TASK=examples/helpdesk\n")[2].partition("```")[0]
     folder = str(PROJECT / "examples/helpdesk")
     found = run("csv", table, "--query", "subject", "--label", "team", "--task", folder)[1]
     assert found.replace(folder, "examples/helpdesk") == output
@@ -491,10 +622,10 @@ def test_output_has_the_permissions_of_a_new_file(run: Run, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("theirs", "--out", "theirs", "--replace"), "theirs is the file to convert."),
+        (("theirs", "--out", "theirs", "--replace"), "theirs is a file to convert."),
         (("theirs", "--out", "no/rows.jsonl"), "no/rows.jsonl is in a folder that doesn't exist."),
         (("theirs", "--out", "."), ". is a folder."),
-        ((".", "--out", OUT), ". is a folder: name a file in it."),
+        ((".", "--out", OUT), "Of the form openai one file is converted at a time, found ., a folder."),
         (("nothing", "--out", OUT), "nothing doesn't exist."),
         (("theirs", "--out", OUT, "--task", "nowhere"), "nowhere/task.toml: No such file"),
         (("theirs", "--out", OUT, "--query", "text"), "theirs: Rows of this form have no names for --query."),
@@ -590,7 +721,7 @@ def test_rows_are_read_one_by_one(tmp_path: Path) -> None:
     found = ({"messages": [system, *chat(str(number))["messages"]]} for number in range(400))
     file.write_bytes(as_lines(found))
     tracemalloc.start()
-    converted = dataset_import.convert(file, "openai", tmp_path / OUT, Wanted(task=TASK))
+    converted = dataset_import.convert([file], "openai", tmp_path / OUT, Wanted(task=TASK))
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert converted.written == 400
