@@ -74,7 +74,7 @@ def _facts(head: Head) -> dict[str, str]:
         "KL divergence from the teacher": f"head {_shown(mine.get('kl_divergence'), 'nats')}, student "
         f"{_shown(student.get('kl_divergence'), 'nats')} nats",
         "Trained on": f"{head.get('rows') or 0:,} labelled queries, of which {head.get('sampled') or 0:,} "
-        f"have several labels, and {head.get('negatives') or 0:,} texts that are no search",
+        f"have several labels, and {head.get('negatives') or 0:,} texts that are no query",
         "Training": f"{_shown(head.get('seconds'), '')} s; {head.get('categories') or 0:,} categories, "
         f"softness {_shown(head.get('tau'), '')}",
         "Training rows": f"{code(head.get('training'))} SHA-256 {code(head.get('training_sha256'))}",

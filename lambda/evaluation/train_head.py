@@ -107,7 +107,7 @@ class _Rows:
         uri: where the training rows are.
         sha256: of their file.
         labelled: queries and the teacher's answers.
-        negatives: texts that are no search.
+        negatives: texts that are no query.
     """
 
     uri: str

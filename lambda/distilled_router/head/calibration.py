@@ -26,7 +26,7 @@ from statistics import NormalDist, fmean
 LEVEL = 0.05
 """How often the promise may be broken, at most."""
 MOST_RISK = 0.05
-"""No threshold is larger. Above it, a head accepts many texts that are no search, and injections, even where
+"""No threshold is larger. Above it, a head accepts many texts that are no query, and injections, even where
 the hold-out set, which has neither, allows a larger one."""
 
 # Coverages that are tested: 5 %, 10 %, ..., 100 %; and that of the largest risk.

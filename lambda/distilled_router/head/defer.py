@@ -1,4 +1,4 @@
-"""Read a task's `defer.txt`: texts that are no search, which a head learns to leave to the model."""
+"""Read a task's `defer.txt`: texts that are no query, which a head learns to leave to the model."""
 
 from __future__ import annotations
 

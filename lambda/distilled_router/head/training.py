@@ -95,7 +95,7 @@ class Training:
 
         Args:
             rows: queries and the teacher's answers. Rows without an answer are left out.
-            negatives: texts that are no search.
+            negatives: texts that are no query.
             task: defines the labels.
 
         Raises:

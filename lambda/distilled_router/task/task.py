@@ -37,7 +37,7 @@ ROBUSTNESS_FILE = "robustness.toml"
 """Optional file of the folder: variants of queries for the evaluation. No model depends on it."""
 
 DEFER_FILE = "defer.txt"
-"""Optional file of the folder: texts that are no search, for the classification head."""
+"""Optional file of the folder: texts that are no query, for the classification head."""
 
 FORMATS = ("compact", "json")
 

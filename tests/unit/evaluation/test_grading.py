@@ -30,6 +30,7 @@ from evaluation.metrics import Answer, Question
 from evaluation.page import page
 from evaluation.score_and_gate import score
 from local.bedrock.faults import ROLE_TEXTS
+from stacks.settings import PROJECT
 from tests.unit.local.bedrock.scenes import HOUR, MINUTE, ROLE
 from tests.unit.release_world import OWNER, RELEASE, A, Proxy, World
 from tests.unit.resource_scenes import Meddled, refusal, times
@@ -210,6 +211,12 @@ def test_job_gets_the_answers_that_were_given_and_one_metric_of_ours(bench: Benc
         "category": TASK.dominant(EQUAL),
         "modelResponses": [{"response": json.dumps(EQUAL), "modelIdentifier": "candidate"}],
     }
+
+
+def test_judge_is_told_nothing_of_another_task() -> None:
+    helpdesk = json.dumps(metric(Task.load(PROJECT / "examples" / "helpdesk"))).casefold()
+    assert "billing, technical, account" in helpdesk
+    assert not re.search("video|search|channel|visual", helpdesk)
 
 
 def test_metric_keeps_bedrocks_limits() -> None:
