@@ -14,22 +14,24 @@ if TYPE_CHECKING:
     from cdk_distilled_router.common.hosting import Hosting, VpcConfig
     from cdk_distilled_router.common.vpc_endpoints import VpcEndpoints
     from cdk_distilled_router.dataset import Dataset, DatasetFile, DatasetFiles, InvocationLogs, QueriesFolder
-    from cdk_distilled_router.distillation_job import DistillationJob, JobOptions
+    from cdk_distilled_router.distillation_job import DistillationJob, EarlierName, JobOptions
     from cdk_distilled_router.existing import ExistingJob, ExistingModel, ExistingThroughput
     from cdk_distilled_router.job_inputs import JobData
     from cdk_distilled_router.labelling import Labelling, LabellingPlan, LabellingSources
-    from cdk_distilled_router.protection import only_owners_write
+    from cdk_distilled_router.protection import allow_services, only_owners_write
     from cdk_distilled_router.provisioned_throughput import ProvisionedThroughput, ThroughputOptions
     from cdk_distilled_router.release.construct import Release
-    from cdk_distilled_router.release.context import ReleaseProps, ReleaseStores
+    from cdk_distilled_router.release.context import ReleaseProps, ReleaseSource, ReleaseStores
+    from cdk_distilled_router.release.reference import HeadSource, ReleaseReference
     from cdk_distilled_router.release.wait import ReleaseWait
-    from cdk_distilled_router.router import HeadSource, Router
+    from cdk_distilled_router.router import Router
 
 __all__ = [
     "Dataset",
     "DatasetFile",
     "DatasetFiles",
     "DistillationJob",
+    "EarlierName",
     "ExistingJob",
     "ExistingModel",
     "ExistingThroughput",
@@ -45,12 +47,15 @@ __all__ = [
     "QueriesFolder",
     "Release",
     "ReleaseProps",
+    "ReleaseReference",
+    "ReleaseSource",
     "ReleaseStores",
     "ReleaseWait",
     "Router",
     "ThroughputOptions",
     "VpcConfig",
     "VpcEndpoints",
+    "allow_services",
     "only_owners_write",
     "use_task",
 ]
@@ -60,16 +65,17 @@ _MODULES = {
     "common.hosting": ("Hosting", "VpcConfig"),
     "common.vpc_endpoints": ("VpcEndpoints",),
     "dataset": ("Dataset", "DatasetFile", "DatasetFiles", "InvocationLogs", "QueriesFolder"),
-    "distillation_job": ("DistillationJob", "JobOptions"),
+    "distillation_job": ("DistillationJob", "EarlierName", "JobOptions"),
     "existing": ("ExistingJob", "ExistingModel", "ExistingThroughput"),
     "job_inputs": ("JobData",),
     "labelling": ("Labelling", "LabellingPlan", "LabellingSources"),
-    "protection": ("only_owners_write",),
+    "protection": ("allow_services", "only_owners_write"),
     "provisioned_throughput": ("ProvisionedThroughput", "ThroughputOptions"),
     "release.construct": ("Release",),
-    "release.context": ("ReleaseProps", "ReleaseStores"),
+    "release.context": ("ReleaseProps", "ReleaseSource", "ReleaseStores"),
+    "release.reference": ("HeadSource", "ReleaseReference"),
     "release.wait": ("ReleaseWait",),
-    "router": ("HeadSource", "Router"),
+    "router": ("Router",),
 }
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Self
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
@@ -17,8 +19,10 @@ from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting
 from cdk_distilled_router.common.ownership import registering, resource_env
 from cdk_distilled_router.common.provider import ResourceProvider
+from cdk_distilled_router.job_inputs import JobData
 from cdk_distilled_router.needs import needs
 from cdk_distilled_router.props import RETAIN, GateProps, JobProps, RetentionProps
+from distilled_router.bedrock import naming
 from distilled_router.cost.estimate import Spec
 from distilled_router.data.labelling_plan import QUERY_MARK
 
@@ -29,13 +33,40 @@ TRAINING, HOLDOUT = "training", "holdout"
 class DatasetFile:
     """The S3 location of a file before publishing.
 
-    `version` is an S3 version id, None for an asset. `account` owns the bucket; default: the stack's account.
+    Args:
+        bucket: name of the bucket.
+        key: key of the file.
+        version: S3 version id. Default: the newest version, as of an asset.
+        account: owns the bucket. Default: the stack's account.
+        content: text that identifies the content, such as its SHA-256. Default: bucket, key and version.
     """
 
     bucket: str
     key: str
     version: str | None = None
     account: str | None = None
+    content: str = ""
+
+    @classmethod
+    def from_asset(cls, asset: assets.Asset) -> Self:
+        """Return the location of a local file, which the deployment uploads."""
+        return cls(asset.s3_bucket_name, asset.s3_object_key, content=asset.asset_hash)
+
+    def digest(self) -> str:
+        """Return 16 hex digits of what identifies the content.
+
+        Raises:
+            ValueError: nothing does.
+        """
+        if self.content:
+            return naming.digest({"content": self.content}, 16)
+        place = [self.bucket, self.key, self.version]
+        if self.version is None or any(map(cdk.Token.is_unresolved, place)):
+            raise ValueError(
+                f"file {self.key}: its content is known by neither an S3 version nor a hash; give `version` "
+                "or `content` as plain text, or the digest of the data set"
+            )
+        return naming.digest({"place": place}, 16)
 
     def properties(self) -> dict[str, str]:
         """Return the location as a property of a custom resource."""
@@ -50,9 +81,13 @@ class DatasetFile:
 
 @dataclass(frozen=True)
 class QueriesFolder:
-    """All files with raw queries under a prefix; `content` is 16 hex digits of their names and ETags.
+    """All files with raw queries under a prefix.
 
-    `account` owns the bucket; default: the stack's account.
+    Args:
+        bucket: name of the bucket.
+        prefix: beginning of the files' keys, such as `queries/`.
+        content: 16 hex digits of the files' names and ETags.
+        account: owns the bucket. Default: the stack's account.
     """
 
     bucket: str
@@ -79,7 +114,8 @@ class InvocationLogs:
             asked, and its answers are paid.
         metadata: use only requests with all these pairs as request metadata.
         query: the user's turn around the query, such as `Query: {query}`. Default: the turn is the query.
-        first_day, last_day: use only requests of these days and between them (UTC), such as `2026-11-01`.
+        first_day: use only requests of this day and later ones (UTC), such as `2026-11-01`.
+        last_day: use only requests of this day and earlier ones.
         account: owns the bucket; default: the stack's account.
 
     Raises:
@@ -142,19 +178,29 @@ class DatasetFiles:
     """The files of a data set.
 
     Args:
-        digest: hex digits of all that decides the training file.
-        holdout_digest: hex digits of the hold-out set's content or version.
-        holdout, training: locations of the files; no `training` for a hold-out set alone.
+        holdout: location of the hold-out set.
+        training: location of the training rows; None for a hold-out set alone.
+        digest: hex digits of all that decides the training file. Default: those of its location and version.
+        holdout_digest: hex digits of the hold-out set's content. Default: likewise.
         source_key: ARN of the key that encrypts the source files, if it isn't the data bucket's.
         gate: what a candidate must reach on the hold-out set. Default: the set is not compared with a gate.
+
+    Raises:
+        ValueError: a digest is neither given nor known.
     """
 
-    holdout_digest: str
     holdout: DatasetFile
-    digest: str = ""
     training: DatasetFile | None = None
+    digest: str = ""
+    holdout_digest: str = ""
     source_key: str | None = None
     gate: GateProps | None = None
+
+    def __post_init__(self) -> None:
+        if self.training and not self.digest:
+            object.__setattr__(self, "digest", self.training.digest())
+        if not self.holdout_digest:
+            object.__setattr__(self, "holdout_digest", self.holdout.digest())
 
     def properties(self, published: str) -> dict[str, object]:
         """Return the files as properties of the custom resource that publishes one of them."""
@@ -179,13 +225,48 @@ class DatasetFiles:
 
 
 class Dataset(Construct):
-    """Validates the files against Bedrock's rules before anything costs money, and publishes them.
+    """Training rows and hold-out set: validated before anything costs money, and published for a job.
 
-    Each file has a custom resource of its own, so that another hold-out set leaves the training file alone.
+    The files are read and checked against Bedrock's rules, and against each other for near duplicates. A
+    file that breaks a rule fails the deployment with its line; nothing is published then. Each file has a
+    custom resource of its own, so that another hold-out set leaves the training file alone.
+
+    Example::
+
+        dataset = Dataset(
+            self,
+            "Dataset",
+            owner="search",
+            bucket=bucket,
+            files=DatasetFiles(
+                training=DatasetFile("search-uploads", "training.jsonl", version="3sL4kqtJlcpXroDTDmJ"),
+                holdout=DatasetFile("search-uploads", "holdout.jsonl", version="QUpfdndhfd8438MNFDN"),
+            ),
+            props=JobProps(teacher="us.amazon.nova-pro-v1:0", student="amazon.nova-micro-v1:0:128k"),
+        )
+
+    A `DistillationJob` takes `data=dataset.job_data`: with its hashes, neither the job nor an evaluation uses
+    a file that was replaced.
 
     Attributes:
-        training_key, holdout_key: keys in the data bucket, under `datasets/<digest>/`.
+        training_key: key of the training rows in the data bucket, under `datasets/<digest>/`.
+        holdout_key: key of the hold-out set.
+        job_data: both keys and hashes, for a job.
+        training_sha256: SHA-256 of the published training rows; known at deployment.
+        holdout_sha256: SHA-256 of the published hold-out set; known at deployment.
         resource: the custom resource that ends last; resources that read the files must depend on it.
+
+    Cost:
+        S3 storage. With `cost`, the deployment fails if the job would exceed `props.maximum_cost_usd`.
+
+    Permissions:
+        The function reads exactly the files that are named, and writes and deletes under `datasets/` of the
+        data bucket. A source in another Region is refused.
+
+    Delete:
+        The published files are deleted with all their versions, unless `retention.data` keeps them or another
+        data set with the same content uses them. Use a versioned bucket: files that are published again
+        meanwhile stay.
     """
 
     def __init__(
@@ -263,6 +344,16 @@ class Dataset(Construct):
             props=FunctionProps(timeout=cdk.Duration.minutes(10), memory_mb=1024),
         )
         return role, ResourceProvider(self, "Provider", on_event=handler, hosting=hosting)
+
+    @property
+    def job_data(self) -> JobData:
+        """The data of a job that learns from the training rows, with keys and hashes of both files."""
+        return JobData(
+            training_key=self.training_key,
+            training_sha256=self.training_sha256,
+            holdout_key=self.holdout_key,
+            holdout_sha256=self.holdout_sha256,
+        )
 
     @property
     def training_sha256(self) -> str:

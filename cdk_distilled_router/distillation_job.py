@@ -75,15 +75,31 @@ class JobOptions:
 
 
 class DistillationJob(Construct):
-    """A DISTILLATION or FINE_TUNING job whose name ends in the digest of everything that decides its model.
+    """A Bedrock customization job: trains a student on a teacher's answers, or on labelled rows.
 
-    With the same name, a deployment reuses the job and costs nothing. A new name starts a new job. Once that
-    update has succeeded, CloudFormation deletes the old resource: its job is stopped if it is running, and
-    its model is deleted unless it is retained or deployed.
+    Its name ends in the digest of everything that decides its model. With the same name, a deployment reuses
+    the job and costs nothing. A new name starts a new job. The deployment doesn't wait for the job to end: a
+    `Release` does.
+
+    Example::
+
+        job = DistillationJob(
+            self,
+            "Job",
+            owner="search",
+            bucket=bucket,
+            data=JobData(training_key="rows/training.jsonl"),
+            props=JobProps(teacher="us.amazon.nova-pro-v1:0", student="amazon.nova-micro-v1:0:128k"),
+        )
 
     Attributes:
-        owner, student, bucket, props, options, tags: the arguments.
+        owner: owner of job and model.
         teacher: the model that the student learns from; empty for fine-tuning on given rows.
+        student: base model of the job.
+        bucket: bucket with the rows.
+        props: model, method and hyperparameters.
+        options: encryption, VPC, retention and tags.
+        tags: tags of job and model, in addition to the owner's.
         digest: 12 hex digits of everything that decides the model.
         job_name: `<owner>-<digest>`, name of job and model, and physical id of the resource.
         source: the job's name, as a release expects it.
@@ -93,7 +109,22 @@ class DistillationJob(Construct):
             with `properties` and the execution. Otherwise None.
         maker_role: the role of all functions.
         resource: the custom resource. Its attributes have the job's state at the last deployment: `JobArn`,
-            `JobName`, `Status`, `BaseModel`, `ModelArn`, `TrainingLoss`, `ValidationLoss`.
+            `JobName`, `Status`, `BaseModel` (the id for inference, without the context length), `ModelArn`,
+            `TrainingLoss`, `ValidationLoss`; what does not exist yet is empty.
+
+    Cost:
+        The job, once for each name, and the model's storage by the month. Ended jobs stay listed in Bedrock,
+        at no cost: no call deletes them.
+
+    Permissions:
+        The functions create, stop and tag jobs, and delete models, only with the owner's tag. Bedrock assumes
+        `role`, which reads the training data's folder, writes `jobs/` and invokes the teacher.
+
+    Delete:
+        A running job is stopped: used tokens are charged, and there is no model. The job's output and its
+        model are deleted unless `options.retention` keeps them. A model that a release claims, or that an
+        endpoint serves, stays until its release removes it. A new name is a new resource: once the update has
+        succeeded, CloudFormation deletes the old one like this.
     """
 
     def __init__(

@@ -34,9 +34,15 @@ class _Existing(Construct):
     def __init__(
         self, scope: Construct, construct_id: str, arn: str, *, nonce: str = "", hosting: Hosting = DEFAULT
     ) -> None:
-        """Look it up by its ARN, written out. Change `nonce` to look again.
+        """Declare the look-up.
 
-        Raises ValueError for what is no ARN of this kind.
+        Args:
+            arn: its ARN, as plain text.
+            nonce: change it to look again.
+            hosting: VPC, key and log retention of the function.
+
+        Raises:
+            ValueError: this is no ARN of this kind.
         """
         super().__init__(scope, construct_id)
         found = self._pattern.fullmatch(arn)
@@ -89,10 +95,16 @@ class _ExistingSource(_Existing):
         has_model_key: bool = False,
         hosting: Hosting = DEFAULT,
     ) -> None:
-        """Look it up by its ARN, written out. Change `nonce` to look again.
+        """Declare the look-up.
 
-        `has_model_key` says that the model is encrypted with the key that its release is given.
-        Raises ValueError for what is no ARN of this kind.
+        Args:
+            arn: its ARN, as plain text.
+            nonce: change it to look again.
+            has_model_key: whether the model is encrypted with the key that its release is given.
+            hosting: VPC, key and log retention of the function.
+
+        Raises:
+            ValueError: this is no ARN of this kind.
         """
         super().__init__(scope, construct_id, arn, nonce=nonce, hosting=hosting)
         self.has_model_key = has_model_key
@@ -108,7 +120,17 @@ class _ExistingSource(_Existing):
 
 
 class ExistingJob(_ExistingSource):
-    """A customization job from which a release gets its model. It is never created again or stopped.
+    """A customization job that is managed elsewhere, from which a release gets its model.
+
+    The deployment looks it up, and fails if there is no such job. It is never created again or stopped.
+
+    Example::
+
+        existing_job = DistillationJob.from_job_arn(
+            self,
+            "ExistingJob",
+            "arn:aws:bedrock:us-east-1:111122223333:model-customization-job/amazon.nova-micro-v1:0:128k/a1b2c3d4e5f6",
+        )
 
     Attributes:
         source: the job's ARN.
@@ -117,6 +139,15 @@ class ExistingJob(_ExistingSource):
         model_arn: the model's ARN; empty if the job had no model when it was looked up.
         resource: the custom resource, with `JobArn`, `JobName`, `Status`, `BaseModel` (the id for inference,
             without the context length), `ModelArn`, `TrainingLoss`, `ValidationLoss`.
+
+    Cost:
+        None.
+
+    Permissions:
+        GetModelCustomizationJob on this ARN.
+
+    Delete:
+        Nothing changes in Bedrock.
     """
 
     _kind = "customization job"
@@ -127,7 +158,17 @@ class ExistingJob(_ExistingSource):
 
 
 class ExistingModel(_ExistingSource):
-    """A custom model for a release. It is never deleted.
+    """A custom model that is managed elsewhere, for a release.
+
+    The deployment looks it up, and fails if there is no such model. It is never deleted.
+
+    Example::
+
+        existing_model = DistillationJob.from_model_arn(
+            self,
+            "ExistingModel",
+            "arn:aws:bedrock:us-east-1:111122223333:custom-model/amazon.nova-micro-v1:0:128k/a1b2c3d4e5f6",
+        )
 
     Attributes:
         source: the model's ARN.
@@ -136,6 +177,15 @@ class ExistingModel(_ExistingSource):
         model_arn: the model's ARN, as an attribute of the resource.
         resource: the custom resource, with `ModelArn`, `ModelName`, `JobArn`, `BaseModel` (the id for
             inference, without the context length), `Status`.
+
+    Cost:
+        None.
+
+    Permissions:
+        GetCustomModel on this ARN.
+
+    Delete:
+        Nothing changes in Bedrock.
     """
 
     _kind = "custom model"
@@ -145,11 +195,31 @@ class ExistingModel(_ExistingSource):
 
 
 class ExistingThroughput(_Existing):
-    """Provisioned throughput. It is never moved to another model, and never deleted.
+    """Provisioned throughput that is managed elsewhere.
+
+    The deployment looks it up, and fails if there is none. It is never moved to another model, and never
+    deleted.
+
+    Example::
+
+        existing_throughput = ProvisionedThroughput.from_provisioned_model_arn(
+            self,
+            "ExistingThroughput",
+            "arn:aws:bedrock:us-east-1:111122223333:provisioned-model/a1b2c3d4e5f6",
+        )
 
     Attributes:
         resource: the custom resource, with `ProvisionedModelArn`, `ProvisionedModelName`, `ModelArn`,
             `ModelUnits`, `Status`, `CommitmentDuration` (empty without a commitment).
+
+    Cost:
+        None.
+
+    Permissions:
+        GetProvisionedModelThroughput on this ARN.
+
+    Delete:
+        Nothing changes in Bedrock.
     """
 
     _kind = "provisioned throughput"

@@ -127,14 +127,47 @@ class LabellingSources:
 
 
 class Labelling(Construct):
-    """Validates raw queries, has the teacher label them, curates a data set, and creates the job.
+    """Has the teacher label raw queries, curates a data set from its answers, and creates the job.
 
-    Answers are stored under `labels/<owner>/<labels>/` and never paid for twice: a change of the student or
-    of the curation reuses them, and a new execution continues where a stopped one ended.
+    The queries are a file, a folder, or Bedrock's invocation logs. The teacher answers each query several
+    times, and queries whose answers agree are kept. Answers are stored under `labels/<owner>/<labels>/` and
+    never paid for twice: a change of the student or of the curation reuses them, and a new execution
+    continues where a stopped one ended. The deployment doesn't wait for the labelling.
+
+    Example::
+
+        plan = LabellingPlan(owner="search", labels="1f0c5e8a9b7d6c3e", dataset="5b1e0d7c4a2f9e86")
+        labelled_job = DistillationJob(
+            self,
+            "LabelledJob",
+            owner="search",
+            bucket=bucket,
+            data=JobData(training_key=plan.training_key, made_later=True),
+            props=JobProps(teacher="us.amazon.nova-pro-v1:0", student="amazon.nova-micro-v1:0:128k"),
+        )
+        queries = DatasetFile("search-uploads", "queries.txt", version="3sL4kqtJlcpXroDTDmJ")
+        Labelling(
+            self, "Labelling", job=labelled_job, sources=LabellingSources(queries=queries), plan=plan
+        )
+
+    A release of this job takes `plan.holdout_key`.
 
     Attributes:
         machine: the state machine, `<owner>-labelling`.
-        resource: the custom resource, with `Queries`, `TrainingUri`, `HoldoutUri` and `ReportUri`.
+        resource: the custom resource, with `Queries` (their number), `TrainingUri`, `HoldoutUri` and
+            `ReportUri`.
+
+    Cost:
+        The teacher's tokens, in batches at half the price, and S3 storage. The job costs extra. With `cost`,
+        nothing is asked that would exceed the job's `maximum_cost_usd`.
+
+    Permissions:
+        The functions read the sources, write under `labels/<owner>/` and run batch jobs with the owner's tag.
+        Bedrock assumes a role that invokes the teacher and reads and writes the batches.
+
+    Delete:
+        The labelling and its batch jobs are stopped: answered records are charged. The labels are deleted
+        unless `retention.data` keeps them. Both happen only if no other resource uses the same labels.
     """
 
     def __init__(

@@ -54,17 +54,22 @@ class ThroughputOptions:
 class ProvisionedThroughput(Construct):
     """Throughput for one custom model, bought by the deployment or by a release.
 
-    With `model_arn` the deployment buys it and waits until it is in service:
-    `ProvisionedThroughput(self, "Throughput", owner="search", model_arn=model_arn,
-    props=ThroughputProps(model_units=1))`.
-
-    With `table`, the releases table, a Release buys it after its gate, or updates it to its model. Then there
-    is no custom resource here: the Release owns the throughput, and its Delete deletes it.
+    With `model_arn`, the deployment buys it and waits until it is in service. With `table`, the releases
+    table, a Release buys it as its last step, or updates it to its model (`ReleaseProps.throughput`). Then
+    there is no custom resource here, and the Release owns the throughput.
 
     A new model of the same base, or a new name, updates the throughput in place and keeps its ARN. New model
     units or a new commitment replace it: the new throughput is bought before the old one is deleted.
-    Throughput with a commitment can't be deleted before its term ends, and AWS renews the term. Deletion, and
-    changes that need it, are refused unless `retention.throughput` is "retain".
+
+    Example::
+
+        throughput = ProvisionedThroughput(
+            self,
+            "Throughput",
+            owner="search",
+            model_arn="arn:aws:bedrock:us-east-1:111122223333:custom-model/amazon.nova-micro-v1:0:128k/a1b2c3d4e5f6",
+            props=ThroughputProps(model_units=1),
+        )
 
     Attributes:
         name: the throughput's name, which contains model units and commitment.
@@ -72,6 +77,18 @@ class ProvisionedThroughput(Construct):
         hourly_price_usd: price of one model unit and hour if the throughput is committed; None otherwise.
         stage: the function of the step ServeFromThroughput; None until a Release takes the throughput.
         resource: the custom resource; None if a release buys the throughput.
+
+    Cost:
+        Each model unit by the hour, from InService until it is deleted. With a commitment, to the end of its
+        term, which renews itself.
+
+    Permissions:
+        The functions buy, change and delete throughput only with the owner's tag, for models of the student.
+
+    Delete:
+        The throughput is deleted, unless `options.retention` keeps it; then it is billed until you delete it.
+        Committed throughput can't be deleted before its term ends: deletion, and changes that need it, fail
+        with date, hours and cost left, unless `retention.throughput` is "retain".
     """
 
     def __init__(

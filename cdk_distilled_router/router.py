@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 
 import aws_cdk as cdk
 import jsii
@@ -11,11 +10,9 @@ from aws_cdk import aws_apigateway
 from aws_cdk import aws_apigatewayv2 as gateway
 from aws_cdk import aws_apigatewayv2_authorizers as authorizers
 from aws_cdk import aws_apigatewayv2_integrations as integrations
-from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
-from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from cdk_distilled_router.common import permissions as may
@@ -24,7 +21,9 @@ from cdk_distilled_router.common.callers import REQUESTS
 from cdk_distilled_router.common.functions import Function, FunctionProps
 from cdk_distilled_router.common.hosting import DEFAULT, Hosting
 from cdk_distilled_router.common.nag import acknowledge
-from cdk_distilled_router.props import HeadProps, RouterProps
+from cdk_distilled_router.props import RouterProps
+from cdk_distilled_router.release.construct import Release
+from cdk_distilled_router.release.reference import HeadSource, ReleaseReference
 from distilled_router.cost.prices import PriceError, Prices
 from distilled_router.env import RouterEnv
 from distilled_router.release.route import HEAD_FILE, ROUTE, item_key, releases_folder
@@ -35,30 +34,39 @@ BATCH_PATH = "/routes"
 DESCRIPTION = "Returns the weights of a query's labels"
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeadSource:
-    """Where the releases' classification heads are, and how the router uses them.
-
-    Args:
-        bucket: the bucket that the releases write their reports to.
-        key: the bucket's KMS key. Default: the one that the bucket was created or imported with.
-        props: mode, and the share of queries by which head and student are compared.
-    """
-
-    bucket: s3.IBucket
-    key: kms.IKey | None = None
-    props: HeadProps = field(default_factory=HeadProps)
+DEFAULT_PROPS = RouterProps(base_model="us.amazon.nova-micro-v1:0")
 
 
 class Router(Construct):
-    """Answers queries with a release's model, by the route in the releases table, or with a fallback.
+    """Answers queries with the live release's model, or with a fallback: base model, head, static weights.
 
-    `Router(self, "Router", owner="search", table=release.table, student=job.student, props=RouterProps(...))`
+    It follows the route in the releases table, also to a candidate during its rollout. Until a release is
+    live, the base model answers.
+
+    Example::
+
+        router = Router(self, "Router", release=release)
+        cdk.CfnOutput(self, "ApiUrl", value=router.api.api_endpoint)
+        caller = iam.Role(self, "Caller", assumed_by=iam.AccountRootPrincipal())
+        router.alias.grant_invoke(caller)
 
     Attributes:
-        role, function: the router's role and function.
-        alias: the alias `live`, which the API invokes.
+        role: role of the function.
+        function: the function.
+        alias: the alias `live` of the function, which the API invokes; it can be invoked directly, too.
         api: the HTTP API with `POST /route` and `POST /routes`, and IAM authorization.
+
+    Cost:
+        For each request: API Gateway, Lambda, tokens of the model that answers, log lines, and X-Ray traces
+        if `props.tracing`. For each month: custom metrics. Nothing for an idle function.
+
+    Permissions:
+        The function invokes models through endpoints with the owner's tag, and the base model. It reads the
+        route, which is one item of the table, and heads of the owner's releases. Callers need
+        `execute-api:Invoke` on the API, or `lambda:InvokeFunction` on the alias.
+
+    Delete:
+        Function, alias, API and logs are deleted. Releases, their models and deployments stay.
     """
 
     def __init__(
@@ -66,35 +74,27 @@ class Router(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        owner: str,
-        table: dynamodb.ITable,
-        student: str,
-        props: RouterProps,
-        model_key: kms.IKey | None = None,
-        heads: HeadSource | None = None,
+        release: Release | ReleaseReference,
+        props: RouterProps = DEFAULT_PROPS,
         hosting: Hosting = DEFAULT,
     ) -> None:
         """Declare function, alias and API.
 
         Args:
-            owner: owner of the releases; also the API's name, and the dimension `service` of its metrics.
-            table: the releases table with the route.
-            student: base model of the releases, for the price of their tokens.
+            release: whose route it follows: a `Release`, or what identifies one of another app.
             props: base model, time budgets, caches and limits.
-            model_key: customer managed key of the models, if they have one.
-            heads: where classification heads are. Default: the router uses none.
             hosting: VPC, key and log retention.
         """
         super().__init__(scope, construct_id)
         self._props, self._hosting = props, hosting
-        heads = None if heads is None or heads.props.is_off else heads
-        permissions = _permissions(owner, table, props.base_model, model_key)
+        heads = None if release.heads is None or release.heads.props.is_off else release.heads
+        permissions = _permissions(release, props.base_model)
         if heads:
-            permissions += _reading_heads(self, owner, heads)
+            permissions += _reading_heads(self, release.owner, heads)
         self.role = may.function_role(self, "Role", permissions)
-        self.function = self._function(_variables(owner, table, student, props, heads))
+        self.function = self._function(_variables(release, props, heads))
         self.alias = lambda_.Alias(self, "Live", alias_name="live", version=self.function.current_version)
-        self.api = self._api(owner)
+        self.api = self._api(release.owner)
 
     def _function(self, environment: RouterEnv) -> Function:
         return Function(
@@ -193,7 +193,7 @@ class AccessLogs:
 
 
 def _variables(
-    owner: str, table: dynamodb.ITable, student: str, props: RouterProps, heads: HeadSource | None
+    release: Release | ReleaseReference, props: RouterProps, heads: HeadSource | None
 ) -> RouterEnv:
     """Return the function's variables; properties of the router keep their names."""
     settings = {name: value for name, value in props if name in RouterEnv.names()}
@@ -204,10 +204,10 @@ def _variables(
             "explore_share": heads.props.explore_share,
         }
     return RouterEnv(
-        owner=owner,
-        table_name=table.table_name,
+        owner=release.owner,
+        table_name=release.table.table_name,
         base_prices=_token_prices(props.base_model),
-        student_prices=_token_prices(student),
+        student_prices=_token_prices(release.student),
         **settings,
     )
 
@@ -225,9 +225,8 @@ def _token_prices(model: str) -> str:
     return f"{rate.input} {rate.output}"
 
 
-def _permissions(
-    owner: str, table: dynamodb.ITable, base_model: str, model_key: kms.IKey | None
-) -> list[may.Permission]:
+def _permissions(release: Release | ReleaseReference, base_model: str) -> list[may.Permission]:
+    owner, table = release.owner, release.table
     # Also of the kind before a change of `endpoint.kind`: the route has it until a new release is live.
     return [
         may.invoke_endpoints(owner),
@@ -237,7 +236,7 @@ def _permissions(
             [table.table_arn],
             {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": [item_key(owner, ROUTE)]}},
         ),
-        *_decrypting(table.encryption_key, model_key),
+        *_decrypting(release.key or table.encryption_key, release.model_key),
     ]
 
 

@@ -104,9 +104,7 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
         f"{name}-router",
         settings=settings,
         hosting=hosting,
-        table=release.table,
-        bucket=data.bucket,
-        key=data.key,
+        release=release.release,
         env=env,
     )
     operations = OperationsStack(

@@ -9,6 +9,7 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from cdk_distilled_router.common.hosting import VpcConfig
+from cdk_distilled_router.common.key_policy import services
 from cdk_distilled_router.common.nag import acknowledge
 from cdk_distilled_router.common.vpc_endpoints import VpcEndpoints
 from cdk_distilled_router.protection import only_owners_write
@@ -74,7 +75,7 @@ class DataStack(cdk.Stack):
         account, region, runtime = cdk.Aws.ACCOUNT_ID, cdk.Aws.REGION, settings.encryption.runtime_key
         for statement in (
             keys.deployment(account, region, settings.bootstrap_qualifier),
-            *keys.services(account, region, settings.owner, runtime=runtime),
+            *services(account, region, settings.owner, runtime=runtime),
         ):
             key.add_to_resource_policy(iam.PolicyStatement.from_json(statement))
         acknowledge(

@@ -63,14 +63,7 @@ class DistillationStack(cdk.Stack):
     def _learn_from_rows(self) -> None:
         """Train on rows that have labels."""
         dataset = self._dataset(self._file("training"), self._cost)
-        self.job = self._job(
-            JobData(
-                training_key=dataset.training_key,
-                training_sha256=dataset.training_sha256,
-                holdout_key=dataset.holdout_key,
-                holdout_sha256=dataset.holdout_sha256,
-            )
-        )
+        self.job = self._job(dataset.job_data)
         # The job costs money, so the data set must be valid first.
         self.job.resource.node.add_dependency(dataset.resource)
 
@@ -193,4 +186,4 @@ class DistillationStack(cdk.Stack):
             given = self._settings.dataset
             return DatasetFile(bucket, name, getattr(given, f"{key}_version"), given.source_account)
         asset = assets.Asset(self, key.title(), path=str(inside(PROJECT, location)))
-        return DatasetFile(asset.s3_bucket_name, asset.s3_object_key)
+        return DatasetFile.from_asset(asset)

@@ -9,11 +9,9 @@ import json
 import sys
 from typing import Any
 
-from cdk_distilled_router.common.vended_logs import PREFIX, SERVICES
+from cdk_distilled_router.common.key_policy import Statement, services
 from distilled_router.visible import visible
 from stacks.settings import Settings, SettingsError, load
-
-Statement = dict[str, Any]
 
 # What follows CreateKey at once, also when that deployment rolls back.
 _CREATION = ("EnableKeyRotation", "PutKeyPolicy", "ScheduleKeyDeletion")
@@ -36,47 +34,6 @@ def policy(settings: Settings) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": [account, *statements]}
 
 
-def services(account: str, region: str, owner: str, *, runtime: bool) -> list[Statement]:
-    """Return the key policy's statements for AWS services that use the key without one of our roles.
-
-    Log groups are matched by name, which begins with the stack's name, and so the owner's.
-
-    Args:
-        runtime: whether the key also encrypts functions, logs and state machines.
-    """
-    alarms = _statement(
-        "AlarmsPublish",
-        "cloudwatch.amazonaws.com",
-        ["kms:Decrypt", "kms:GenerateDataKey*"],
-        {"StringEquals": {"aws:SourceAccount": account}},
-    )
-    if not runtime:
-        return [alarms]
-    groups = f"arn:aws:logs:{region}:{account}:log-group:"
-    logs = _statement(
-        "LogGroups",
-        f"logs.{region}.amazonaws.com",
-        ["kms:Encrypt*", "kms:Decrypt*", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:Describe*"],
-        {
-            "ArnLike": {
-                "kms:EncryptionContext:aws:logs:arn": [
-                    f"{groups}{owner}-*",
-                    *(f"{groups}{PREFIX}/{service}/{owner}-*" for service in SERVICES),
-                ]
-            }
-        },
-    )
-    # The state machine's role generates the data key for its logs, and the delivery service decrypts with the
-    # same context (Step Functions developer guide, encryption-at-rest, step 3).
-    delivery = _statement(
-        "StateMachineLogs",
-        "delivery.logs.amazonaws.com",
-        ["kms:Decrypt*"],
-        {"StringEquals": {"kms:EncryptionContext:SourceArn": f"arn:aws:logs:{region}:{account}:*"}},
-    )
-    return [alarms, logs, delivery]
-
-
 def deployment(account: str, region: str, qualifier: str) -> Statement:
     """Return the statement of a key that the stacks create: CloudFormation's role of the bootstrap uses it.
 
@@ -96,17 +53,6 @@ def deployment(account: str, region: str, qualifier: str) -> Statement:
             "StringEquals": {"kms:CallerAccount": account},
             "ArnEquals": {"aws:PrincipalArn": role},
         },
-    }
-
-
-def _statement(sid: str, service: str, actions: list[str], conditions: dict[str, Any]) -> Statement:
-    return {
-        "Sid": sid,
-        "Effect": "Allow",
-        "Principal": {"Service": service},
-        "Action": actions,
-        "Resource": "*",
-        "Condition": conditions,
     }
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import aws_cdk as cdk
-from aws_cdk import aws_dynamodb as dynamodb
-from aws_cdk import aws_kms as kms
-from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from cdk_distilled_router.common.hosting import Hosting
-from cdk_distilled_router.router import HeadSource, Router
+from cdk_distilled_router.release.construct import Release
+from cdk_distilled_router.router import Router
 from stacks.settings import Settings
 
 
@@ -25,15 +23,10 @@ class RouterStack(cdk.Stack):
         *,
         settings: Settings,
         hosting: Hosting,
-        table: dynamodb.ITable,
-        bucket: s3.IBucket,
-        key: kms.IKey,
+        release: Release,
         env: cdk.Environment,
     ) -> None:
-        """Declare the router, which reads the route from `table` and classification heads from `bucket`.
-
-        `key` encrypts models if so set.
-        """
+        """Declare the router of the environment's releases."""
         super().__init__(
             scope,
             construct_id,
@@ -41,17 +34,7 @@ class RouterStack(cdk.Stack):
             synthesizer=cdk.DefaultStackSynthesizer(qualifier=settings.bootstrap_qualifier),
             description="Distilled router: router and API",
         )
-        self.router = Router(
-            self,
-            "Router",
-            owner=settings.owner,
-            table=table,
-            student=settings.distillation.student,
-            props=settings.router,
-            model_key=key if settings.encryption.model_key else None,
-            heads=None if settings.head.is_off else HeadSource(bucket=bucket, props=settings.head),
-            hosting=hosting,
-        )
+        self.router = Router(self, "Router", release=release, props=settings.router, hosting=hosting)
         cdk.CfnOutput(self, "ApiId", value=self.router.api.api_id)
         cdk.CfnOutput(self, "ApiUrl", value=self.router.api.api_endpoint)
         cdk.CfnOutput(self, "FunctionName", value=self.router.function.function_name)

@@ -39,10 +39,18 @@ _TASK = "distilled-router:task"
 
 
 def use_task(scope: Construct, folder: Path) -> None:
-    """Set the routing task of all functions in `scope`.
+    """Set the routing task of all functions in `scope`: labels, prompts and limits.
 
     Call it before the first construct in `scope`, because the CDK doesn't allow later changes of context. The
     default is the checkout's `task/`; an installed wheel has no default.
+
+    Example::
+
+        use_task(app, Path(__file__).parent / "task")
+
+    Args:
+        scope: app, stack or construct.
+        folder: has `task.toml`, `teacher_prompt.txt` and `student_prompt.txt`.
     """
     scope.node.set_context(_TASK, str(folder))
 

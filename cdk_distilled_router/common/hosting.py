@@ -81,9 +81,9 @@ class Hosting:
     Args:
         log_days: days to keep logs.
         vpc: VPC of all functions, including those of the CDK's Provider framework. Its subnets must reach the
-            services that `common.vpc_endpoints` lists. Default: functions run outside a VPC.
+            services that `VpcEndpoints` declares. Default: functions run outside a VPC.
         key: encrypts log groups, environment variables and state machines. Its policy must allow CloudWatch
-            Logs (`stacks.keys`). Default: AWS's own keys.
+            Logs: see `allow_services`. Default: AWS's own keys.
         data_key: encrypts the table of custom resources' requests, which also holds keys of labels' seals.
             Default: `key`; without both an AWS key, and whoever may read all tables can forge seals.
         absence_seconds: for how long Bedrock must report that a resource does not exist before a function

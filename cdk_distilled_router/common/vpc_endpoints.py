@@ -14,10 +14,31 @@ from cdk_distilled_router.common.vpc_services import GATEWAYS, INTERFACES
 
 
 class VpcEndpoints(Construct):
-    """Interface and gateway endpoints for functions in a VPC, for principals of this account only.
+    """Interface and gateway endpoints for functions in a VPC without a route to the internet.
 
     Use them in a VPC that only the functions use and that has none of these endpoints: their private DNS
     names apply to the whole VPC, and their security group accepts calls only from the functions' groups.
+
+    Example::
+
+        vpc = VpcConfig(
+            subnet_ids=["subnet-0123456789abcdef0"], security_group_ids=["sg-0123456789abcdef0"]
+        )
+        endpoints = VpcEndpoints(
+            self, "Endpoints", vpc_id="vpc-01234567", vpc=vpc, route_table_ids=["rtb-01234567"]
+        )
+        job.resource.node.add_dependency(endpoints)
+
+    Cost:
+        Each of the five interface endpoints by the hour and subnet, and by the gigabyte. The two gateway
+        endpoints are free.
+
+    Permissions:
+        The endpoints' policies allow principals of this account, and answers to CloudFormation.
+
+    Delete:
+        The endpoints and their security group are deleted. Let all custom resources depend on this construct:
+        their Delete needs the endpoints.
     """
 
     def __init__(

@@ -30,10 +30,11 @@ class RetentionProps(Props):
         'a stack, or leave its throughput, before the commitment has ended. Default: "delete".',
     )
     log_days: LogDays = Field(
+        default=90,
         description="Days to keep logs; CloudWatch Logs allows only these values (botocore: "
-        "PutRetentionPolicyRequest$retentionInDays)."
+        "PutRetentionPolicyRequest$retentionInDays). Default: 90.",
     )
 
 
-RETAIN = RetentionProps(data="retain", models="retain", log_days=90)
+RETAIN = RetentionProps(data="retain", models="retain")
 """Data and models stay; throughput, which is billed by the hour, is deleted."""

@@ -16,10 +16,11 @@ class RouterProps(Props):
         "inference profile id. Ids with a context length are for training only."
     )
     time_budget_ms: int = Field(
+        default=3_000,
         ge=200,
         le=25_000,
         description="Milliseconds for an answer, including retries and fallbacks. An HTTP API gives up "
-        "after 29 s.",
+        "after 29 s. Default: 3000.",
     )
     batch_time_budget_ms: int = Field(
         default=10_000,
@@ -29,22 +30,38 @@ class RouterProps(Props):
         "10000.",
     )
     memory_mb: int = Field(
+        default=1_024,
         ge=128,
         le=10_240,
-        description="Memory of the function in MB; its share of a CPU grows with it (AWS Lambda quotas).",
+        description="Memory of the function in MB; its share of a CPU grows with it (AWS Lambda quotas). "
+        "Default: 1024.",
     )
     cache_entries: int = Field(
-        ge=0, le=100_000, description="Answers that one execution environment caches; 0 turns the cache off."
+        default=10_000,
+        ge=0,
+        le=100_000,
+        description="Answers that one execution environment caches; 0 turns the cache off. Default: 10000.",
     )
-    cache_seconds: int = Field(ge=0, le=86_400, description="Seconds that a cached answer is used.")
+    cache_seconds: int = Field(
+        default=900, ge=0, le=86_400, description="Seconds that a cached answer is used. Default: 900."
+    )
     route_seconds: int = Field(
-        ge=1, le=300, description="Seconds after which the router reads the route from the table again."
+        default=30,
+        ge=1,
+        le=300,
+        description="Seconds after which the router reads the route from the table again. Default: 30.",
     )
     throttle_rate: float = Field(
-        gt=0, le=100_000, description="Requests a second that the API allows on POST /route on average."
+        default=20.0,
+        gt=0,
+        le=100_000,
+        description="Requests a second that the API allows on POST /route on average. Default: 20.",
     )
     throttle_burst: int = Field(
-        ge=1, le=100_000, description="Requests that the API allows on POST /route at once."
+        default=40,
+        ge=1,
+        le=100_000,
+        description="Requests that the API allows on POST /route at once. Default: 40.",
     )
     batch_queries: int = Field(
         default=20,

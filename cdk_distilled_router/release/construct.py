@@ -23,6 +23,7 @@ from cdk_distilled_router.release.context import (
 )
 from cdk_distilled_router.release.functions import ReleaseFunctions
 from cdk_distilled_router.release.machine import ReleaseMachine
+from cdk_distilled_router.release.reference import HeadSource
 from cdk_distilled_router.release.stores import releases_topic, undelivered_queue
 from distilled_router.bedrock.naming import holdout_digest
 
@@ -33,23 +34,45 @@ class Release(Construct):
     """Waits for a job's model, evaluates it, rolls it out step by step, and retires the old release.
 
     A new digest starts a new release; the live release stays until the new one has passed. Another hold-out
-    set is another evaluation of the same release; a live one stays live whatever comes out. Deleting the
-    construct deletes everything that the owner's releases created. Adopted models are never deleted.
+    set is another evaluation of the same release; a live one stays live whatever comes out. A change of gate,
+    rollout, judge, `timing.retry_internal_errors` or `timing.attempt` starts a failed release again. The
+    deployment doesn't wait for the release, except with a `ReleaseWait`.
 
-    All other arguments have defaults:
-    `Release(self, "Release", owner="search", job=job, bucket=bucket, holdout_key="datasets/holdout.jsonl")`.
+    Example::
+
+        release = Release(
+            self, "Release", owner="search", job=job, bucket=bucket, holdout_key="rows/holdout.jsonl"
+        )
 
     Attributes:
         owner: owner of the resources that releases create.
         digest: digest of the declared release.
         holdout: 8 hex digits of the key of the hold-out set.
+        student: base model of the job.
         table: the releases table with the route.
         topic: receives a message at the end of each release.
         undelivered: queue that keeps undelivered events and messages for two weeks: events for the sweeper,
             and messages of topic subscriptions that name it as their dead-letter queue.
         key: encrypts bucket, table and topic; None for AWS's own keys.
+        model_key: the key if it also encrypts the models; otherwise None.
+        heads: where a router finds classification heads; None if none is trained.
         machine: the state machine.
-        resource: the custom resource.
+        resource: the custom resource, with `Digest` and `ReleaseName`.
+
+    Cost:
+        For each release: state transitions, a short model call for each hold-out query to candidate, live
+        release and base model, the rollout's probes, and a judge's tokens. For each month: the storage of the
+        live model and of `rollout.keep_releases` others. Deployments cost nothing while idle.
+
+    Permissions:
+        Each step has a role of its own for what it does; all are limited to the owner's resources. No step
+        but the rollout's can write the route.
+
+    Delete:
+        Releases in progress are stopped, the route is emptied, and all that the releases created is deleted:
+        deployments, evaluation jobs, throughput, models and reports. `props.retention` keeps models, reports
+        (`data`) or throughput. A model stays while its DistillationJob claims it; an adopted model always
+        stays. The routers answer with their base model.
     """
 
     def __init__(
@@ -99,6 +122,9 @@ class Release(Construct):
             hosting=hosting,
         )
         _check(self._context)
+        self.student = job.student
+        self.model_key = self.key if job.has_model_key else None
+        self.heads = None if props.head.is_off else HeadSource(bucket=bucket, key=self.key, props=props.head)
         if props.throughput:
             props.throughput.serve_releases_of(claimant(self))
         functions = ReleaseFunctions(self._context)

@@ -34,9 +34,23 @@ class _Window:
 
 
 class ReleaseWait(Construct):
-    """A chain of wait conditions. Their logical ids contain digest, hold-out set and times.
+    """Makes the stack's deployment wait for a release: it succeeds if the release goes live, and else fails.
 
-    A change replaces them, so that the stack also waits for the evaluation on another hold-out set.
+    It is a chain of wait conditions of at most 12 hours each. Their logical ids contain digest, hold-out set
+    and times, so that the stack waits again for a new release, or for one on another hold-out set.
+
+    Example::
+
+        ReleaseWait(self, "Wait", release=release, hours=24)
+
+    Cost:
+        A few invocations of a function every hour while the stack waits.
+
+    Permissions:
+        The functions read the owner's releases and write the windows in which the stack waits.
+
+    Delete:
+        Nothing but the wait ends; the release goes on.
     """
 
     def __init__(

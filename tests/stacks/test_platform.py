@@ -20,10 +20,12 @@ from cdk_distilled_router import (
     HeadSource,
     Hosting,
     Release,
+    ReleaseReference,
     Router,
     VpcConfig,
     VpcEndpoints,
 )
+from cdk_distilled_router.common.key_policy import services
 from cdk_distilled_router.common.vpc_services import GATEWAYS, INTERFACES
 from stacks import keys
 from stacks.application import Application, declare
@@ -435,7 +437,7 @@ def test_log_groups_have_the_names_that_the_keys_policy_allows(assembly: Assembl
         str(assembly.plain(group.properties.get("LogGroupName", f"{owner}-{group.stack}-Name-1")))
         for group in assembly.resources("AWS::Logs::LogGroup")
     }
-    statements = keys.services(assembly.settings.account, "us-east-1", owner, runtime=True)
+    statements = services(assembly.settings.account, "us-east-1", owner, runtime=True)
     (allowed,) = [s["Condition"]["ArnLike"] for s in statements if s["Sid"] == "LogGroups"]
     patterns = [
         re.escape(pattern.partition(":log-group:")[2]).replace(r"\*", ".*")
@@ -500,11 +502,12 @@ def test_a_router_may_read_heads_in_a_bucket_that_does_not_know_its_key() -> Non
     Router(
         stack,
         "Router",
-        owner="team",
-        table=dynamodb.Table.from_table_name(stack, "Table", "releases"),
-        student="amazon.nova-micro-v1:0:128k",
-        props=load("dev").router,
-        heads=HeadSource(bucket=s3.Bucket.from_bucket_name(stack, "Bucket", "search-data"), key=key),
+        release=ReleaseReference(
+            owner="team",
+            table=dynamodb.Table.from_table_name(stack, "Table", "releases"),
+            student="amazon.nova-micro-v1:0:128k",
+            heads=HeadSource(bucket=s3.Bucket.from_bucket_name(stack, "Bucket", "search-data"), key=key),
+        ),
     )
     roles = json.dumps(Template.from_stack(stack).to_json())
     assert '["s3.", {"Ref": "AWS::Region"}' in roles

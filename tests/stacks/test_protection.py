@@ -6,10 +6,18 @@ from typing import Any
 
 import aws_cdk as cdk
 import pytest
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk.assertions import Match, Template
 
-from cdk_distilled_router import DatasetFile, InvocationLogs, JobData, QueriesFolder, only_owners_write
+from cdk_distilled_router import (
+    DatasetFile,
+    InvocationLogs,
+    JobData,
+    QueriesFolder,
+    allow_services,
+    only_owners_write,
+)
 from cdk_distilled_router.common.grants import Permission
 from cdk_distilled_router.job_inputs import JobInputs, read_uri
 from cdk_distilled_router.props import JobProps
@@ -41,6 +49,24 @@ def test_policy_that_is_managed_elsewhere_is_told(stack: cdk.Stack) -> None:
     with pytest.raises(ValueError, match="Add this statement to it where it is managed") as error:
         only_owners_write(bucket, "search")
     assert "search-data/datasets/*" in str(error.value)
+
+
+def test_services_may_use_a_key_for_the_logs_of_stack_and_owners(stack: cdk.Stack) -> None:
+    allow_services(kms.Key(stack, "Key"), "video", "ads")
+    (key,) = Template.from_stack(stack).find_resources("AWS::KMS::Key").values()
+    statements = {each.get("Sid"): each for each in key["Properties"]["KeyPolicy"]["Statement"]}
+    groups = str(statements["LogGroups"]["Condition"])
+    for name in ("search", "video", "ads"):
+        assert f":log-group:{name}-*" in groups
+        assert f":log-group:/aws/vendedlogs/states/{name}-*" in groups
+    assert {"AlarmsPublish", "StateMachineLogs"} <= statements.keys()
+
+
+def test_key_policy_that_is_managed_elsewhere_is_told(stack: cdk.Stack) -> None:
+    key = kms.Key.from_key_arn(stack, "Key", "arn:aws:kms:us-east-1:111122223333:key/a")
+    with pytest.raises(ValueError, match="Add these statements to it where it is managed") as error:
+        allow_services(key, "search")
+    assert "delivery.logs.amazonaws.com" in str(error.value)
 
 
 def test_roles_of_the_constructs_have_the_owners_tag(stack: cdk.Stack) -> None:

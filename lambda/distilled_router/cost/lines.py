@@ -49,7 +49,9 @@ class Spec:
 
     Attributes:
         method: `distillation` or `fine_tuning`.
-        teacher, student, base_model: model ids. The base model is the router's fallback.
+        teacher: model id.
+        student: model id.
+        base_model: model id of the router's fallback.
         samples: teacher's answers to each query; 0 if labels are given.
         max_tokens: limit of tokens of such an answer.
         queries_per_shard: maximum number of queries of a batch job; 0 for all.
@@ -57,7 +59,8 @@ class Spec:
         epochs: passes over the rows; 0 if Bedrock decides.
         max_response_length: limit of tokens of the teacher's answer to a row, within the job.
         synthesis: whether Bedrock may add pairs of its own.
-        model_units, hourly_price_usd: provisioned throughput; 0 on demand.
+        model_units: units of provisioned throughput; 0 on demand.
+        hourly_price_usd: price of one of them.
         kept_models: maximum number of stored models besides the live one.
         retries: how often the job is created again after an internal error of Bedrock.
         job: name of the job that is paid; empty if it isn't known.
