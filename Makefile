@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: benchmarks bootstrap checks contracts cost dataset-check dataset-import diff deploy destroy doctor durations execution-policy head-off head-on help install install-deploy install-tests local local-status local-down lock new-task permissions releases report rollback route synth watch test test-all tests types faults snapshots schema clean
+.PHONY: benchmarks bootstrap checks contracts cost dataset-check dataset-import diff deploy destroy doctor durations execution-policy head-off head-on help install install-deploy install-tests local local-status local-down lock new-task permissions reference releases report rollback route synth watch test test-all tests types faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Without Python's cache of compiled modules, each synthesis compiles all of aws_cdk again.
@@ -14,7 +14,7 @@ DEPLOYS := .venv/.installed-deploy
 INSTALLED := .venv/.installed-local
 TESTS := .venv/.installed-tests
 CHECKS := .venv/.installed-checks
-SOURCES := app.py stacks cdk_distilled_router operate local tests data benchmarks
+SOURCES := app.py stacks cdk_distilled_router operate local tests data benchmarks docs/reference
 FUNCTIONS := $(wildcard lambda/*/)
 TIMED = $(if $(DURATIONS),--durations=$(DURATIONS))
 # As it was typed: make would expand a dollar sign in it.
@@ -41,7 +41,7 @@ $(INSTALLED): local/requirements.txt local/emulator/requirements.txt $(INSTALLER
 $(TESTS): requirements-dev.txt local/emulator/requirements.txt $(INSTALLER)
 	@sh local/install.sh tests
 
-$(CHECKS): requirements-dev.txt tests/checks/requirements.txt local/emulator/requirements.txt $(INSTALLER)
+$(CHECKS): requirements-dev.txt tests/checks/requirements.txt docs/reference/requirements.txt local/emulator/requirements.txt $(INSTALLER)
 	@sh local/install.sh checks
 
 local: $(INSTALLED)  ## Deploy into an AWS emulator on this machine, ask some queries [ENV=dev] [DATA=folder] [QUERIES=file]
@@ -136,6 +136,11 @@ checks: $(CHECKS)  ## Check prod with checkov, and update docs/checks.md
 	@python -m tests.checks
 	pytest tests/checks
 
+reference: $(CHECKS)  ## Write the API reference of the constructs into docs/reference/html/
+	@PATH="$$(python -c 'from operate.cdk import tool_path; print(tool_path())')" \
+		.venv/reference/bin/python -m sphinx -W -n --keep-going -q docs/reference docs/reference/html
+	@echo "Open docs/reference/html/index.html in a browser."
+
 faults: $(TESTS)  ## Deploy, update and destroy everything under random faults [SCHEDULES=200] [SEED=1]
 	@python -m tests.faults --schedules "$(SCHEDULES)" --seed "$(SEED)"
 
@@ -160,5 +165,5 @@ schema: $(DEPLOYS)  ## Update docs/settings.md and environments/schema.json
 	python -m stacks.settings
 
 clean:  ## Remove build output and caches; the virtual environment and a running local system stay
-	rm -rf cdk.out .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf cdk.out docs/reference/html .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

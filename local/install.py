@@ -38,6 +38,7 @@ LEVELS = {
 APART = {
     "emulator": ("local", PROJECT / "local" / "emulator" / "requirements.txt"),
     "checkov": ("checks", PROJECT / "tests" / "checks" / "requirements.txt"),
+    "reference": ("checks", PROJECT / "docs" / "reference" / "requirements.txt"),
 }
 UV = PROJECT / "local" / "requirements-uv.txt"
 NODE = PROJECT / "operate" / "requirements-node.txt"

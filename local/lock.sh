@@ -28,6 +28,8 @@ lock local/requirements-uv $any --constraint requirements-dev.txt "$@"
 lock lambda/requirements $runtime --constraint requirements-dev.txt "$@"
 lock lambda/evaluation/requirements $runtime --constraint requirements-dev.txt "$@"
 lock operate/requirements-node $any "$@"
+# In an environment of its own, with the constructs' packages.
+lock docs/reference/requirements $any --constraint requirements-dev.txt "$@"
 # Each of these has its own environment, because it needs another version of boto3.
 lock benchmarks/requirements $any "$@"
 lock local/emulator/requirements $any "$@"

@@ -35,7 +35,7 @@ def lock(name: str) -> Path:
 
 
 def test_every_input_has_a_lock_file_that_make_lock_renews() -> None:
-    assert len(NAMES) == 11
+    assert len(NAMES) == 12
     assert named(".txt") == NAMES
     script = SCRIPT.read_text(encoding="utf-8")
     assert sorted(re.findall(r"^lock (\S+)", script, re.MULTILINE)) == NAMES

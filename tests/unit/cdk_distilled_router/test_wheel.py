@@ -17,19 +17,10 @@ import pytest
 
 from cdk_distilled_router.common.packages import uv_environment
 from stacks.settings import PROJECT
+from tests import documented
 from tests.locks import normal
 
 FUNCTIONS = sorted(path.parent.name for path in (PROJECT / "lambda").glob("*/handler.py"))
-APP = """
-import cdk_distilled_router
-
-for name in cdk_distilled_router.__all__:
-    getattr(cdk_distilled_router, name)
-
-app = cdk.App()
-SearchStack(app, "Search", env=cdk.Environment(account="111122223333", region="us-east-1"))
-app.synth()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +43,6 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     versions = ["--constraint", str(PROJECT / "requirements.txt")]
     subprocess.run([*install, *versions, str(wheel)], env=uv_environment(), check=True, timeout=180)
     return python
-
-
-def example() -> str:
-    """Return the app in docs/resources.md."""
-    page = (PROJECT / "docs" / "resources.md").read_text(encoding="utf-8")
-    (found,) = [
-        block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "cdk.Stack" in block
-    ]
-    return str(found)
 
 
 def synthesize(python: Path, folder: Path, source: str) -> subprocess.CompletedProcess[str]:
@@ -132,16 +114,20 @@ def test_it_declares_what_it_imports() -> None:
 
 
 @pytest.mark.slow
-def test_the_example_of_the_docs_synthesizes(python: Path, tmp_path: Path) -> None:
+def test_every_documented_example_synthesizes(python: Path, tmp_path: Path) -> None:
+    """Each in a stack of its own, in a folder outside of the repository, with the installed wheel alone."""
     task = tmp_path / "task"
     task.mkdir()
     for file in (PROJECT / "task").iterdir():
         if file.is_file():
             (task / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "search.py").write_text(documented.whole_app(), encoding="utf-8")
 
-    done = synthesize(python, tmp_path, example() + APP)
+    done = synthesize(python, tmp_path, documented.app())
 
     assert done.returncode == 0, done.stderr[-3000:]
+    stacks = {path.name.partition(".")[0] for path in (tmp_path / "cdk.out").glob("*.template.json")}
+    assert stacks == {"Search", *documented.stacks()}
     template = json.loads((tmp_path / "cdk.out" / "Search.template.json").read_text())
     types = {resource["Type"] for resource in template["Resources"].values()}
     assert {"Custom::BedrockDistillationJob", "Custom::BedrockRelease", "AWS::Lambda::LayerVersion"} <= types
