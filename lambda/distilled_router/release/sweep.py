@@ -5,7 +5,7 @@ cleaning up can't be the last step of an execution alone. This code is safe at a
 it runs after a failure, on the state machine's status events, every hour, and when the stack is deleted.
 
 It removes only what the release's resource claims (`bedrock.ownership`). What another resource claims, too,
-such as the model of a job that a stack declares, only loses the release's claim. What costs by the hour goes
+such as the model of a job that a stack declares, stays until that claim is gone. What costs by the hour goes
 first. A refusal does not keep it from the rest; all refusals are raised together at the end.
 """
 
@@ -52,6 +52,7 @@ class Sweep:
     """The result of a sweep.
 
     Attributes:
+        leaving: the release's resource is being deleted, so that it gives up its claims.
         removed, waiting: ARNs that are gone, and ARNs to remove later.
         kept: the reason for each ARN that stays.
         refused: the error for each ARN, or list of resources, where AWS refused a call.
@@ -59,6 +60,7 @@ class Sweep:
         unrouted: ARNs of throughput that is billed and gets no requests.
     """
 
+    leaving: bool = False
     removed: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
@@ -170,7 +172,7 @@ class Sweeper:
 
         Raises ResourceError with all refusals, after the rest is done.
         """
-        result = Sweep()
+        result = Sweep(leaving=True)
         found = self._inventory(result, also_known=True)
         for item in found.throughput:
             self._clear_throughput(result, item)
@@ -178,7 +180,7 @@ class Sweeper:
         for item in found.deployments:
             self._remove(result, item, None, self._delete_deployment)
         if not result.waiting:
-            self._sweep_models(result, found.models, list(self.releases.all()), {}, leaving=True)
+            self._sweep_models(result, found.models, list(self.releases.all()), {})
         self._log("cleared", result)
         result.check()
         return result
@@ -196,8 +198,6 @@ class Sweeper:
             with result.trying(item.arn):
                 ownership.claim(self.bedrock, item.arn, to)
                 ownership.release(self.bedrock, item.arn, self.claimant)
-                # A sweep of the other resource gives its claim up as long as it sees this one's.
-                ownership.claim(self.bedrock, item.arn, to)
         result.check()
 
     def take_over(self, of: Claimant) -> None:
@@ -254,25 +254,27 @@ class Sweeper:
         return found
 
     def _remove(self, result: Sweep, item: Found, reason: str | None, delete: _Delete) -> None:
-        """Delete a resource unless there is a reason to keep it; what others claim loses only our claim.
+        """Delete a resource unless there is a reason to keep it, or another resource claims it.
 
-        The claim stays until the resource is gone, so that an interrupted deletion is continued.
+        The claim stays until the resource is gone or this release's resource is deleted. So an interrupted
+        deletion is continued, and what loses its other claims is removed by a later sweep. If two gave up
+        their claims at once, each could still see the other's, since Bedrock's reads lag.
         """
         with result.trying(item.arn):
             if reason:
                 result.kept[item.arn] = reason
-            elif self._is_shared(item):
+            elif self._is_shared(item, leaving=result.leaving):
                 result.kept[item.arn] = "claimed by another resource"
             else:
                 result.note(item.arn, gone=delete(item))
 
-    def _is_shared(self, item: Found) -> bool:
-        """Return whether another resource claims it, too; it then loses this claim."""
+    def _is_shared(self, item: Found, *, leaving: bool) -> bool:
+        """Return whether another resource claims it, too; with `leaving`, it then loses this claim."""
         tags = ownership.read_tags(self.bedrock, item.arn)
         # Tags that can't be read now do not mean that nobody else claims it.
         if self.claimant.may_remove(item.tags if tags is None else tags):
             return False
-        return not ownership.release(self.bedrock, item.arn, self.claimant)
+        return not (leaving and ownership.release(self.bedrock, item.arn, self.claimant))
 
     def _stop_evaluation_jobs(self, result: Sweep, found: Sequence[Found], known: Sequence[Release]) -> None:
         """Stop evaluation jobs that no attempt in progress waits for.
@@ -291,10 +293,8 @@ class Sweeper:
         found: Sequence[Found],
         known: Sequence[Release],
         needed: Mapping[str, str],
-        *,
-        leaving: bool = False,
     ) -> None:
-        """Remove models that no release needs; with `leaving`, give up the claim on those that are kept."""
+        """Remove models that no release needs."""
         # A stack names these by ARN: once deleted, they could not be declared again.
         adopted = {arn for one in known if one.is_adopted for arn in (one.source, one.model_arn)}
         for item in found:
@@ -302,14 +302,13 @@ class Sweeper:
                 reason = "retention.models = retain" if self.retain_models else needed.get(item.digest)
                 if item.arn in adopted:
                     reason = reason or "adopted by a release"
-                if not leaving:
+                if not result.leaving:
                     reason = reason or self._needed_since(item.digest)
                 if not reason:
-                    # Its job's resource could not delete it now: so the claim stays on a shared model, too.
                     users = self._users(item)
                     reason = f"in use by {', '.join(users)}" if users else None
                 self._remove(result, item, reason, self._delete_model)
-                if leaving and item.arn in result.kept:
+                if result.leaving and item.arn in result.kept:
                     ownership.release(self.bedrock, item.arn, self.claimant)
 
     def _sweep_throughput(self, result: Sweep, found: Sequence[Found], known: Sequence[Release]) -> None:
