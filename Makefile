@@ -22,7 +22,12 @@ export ROUTE_QUERY := $(value QUERY)
 export IMPORT_TEMPLATE := $(value TEMPLATE)
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { \
+		count = split($$2, words, " "); line = sprintf("  make %-17s", $$1); \
+		for (place = 1; place <= count; place++) { \
+			if (length(line) + length(words[place]) >= 79) { print line; line = sprintf("%23s ", "") } \
+			line = line " " words[place] } \
+		print line }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## Create .venv and install what the local system needs
 
