@@ -144,11 +144,15 @@ def release_all(bedrock: Any, owner: str, labels: str, claimant: Claimant) -> li
 
 def _running(bedrock: Any, owner: str, labels: str) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     """Yield the running batch jobs for an owner's labels, with their tags."""
-    for job in named(bedrock, _name_part(owner)):
-        if job["status"] in RUNNING:
-            tags = ownership.read_tags(bedrock, job["jobArn"]) or {}
-            if tags.get(OWNER_TAG) == owner and tags.get(LABELS_TAG) == labels:
-                yield job, tags
+    for job in running(bedrock, owner):
+        tags = ownership.read_tags(bedrock, job["jobArn"]) or {}
+        if tags.get(OWNER_TAG) == owner and tags.get(LABELS_TAG) == labels:
+            yield job, tags
+
+
+def running(bedrock: Any, owner: str) -> Iterator[dict[str, Any]]:
+    """Yield the running batch jobs whose names are like an owner's; their tags say whose they are."""
+    yield from (job for job in named(bedrock, _name_part(owner)) if job["status"] in RUNNING)
 
 
 def stop(bedrock: Any, arn: str) -> None:

@@ -20,13 +20,16 @@ type Level = Literal["ok", "warning", "problem", "skipped"]
 # The operations of all checks by their prefix in IAM, where the permission has the operation's name.
 READS = {
     "bedrock": (
+        "GetCustomModelDeployment",
         "GetFoundationModel",
         "GetFoundationModelAvailability",
         "GetInferenceProfile",
+        "GetProvisionedModelThroughput",
         "ListCustomModelDeployments",
         "ListCustomModels",
         "ListEvaluationJobs",
         "ListModelCustomizationJobs",
+        "ListModelInvocationJobs",
         "ListProvisionedModelThroughputs",
         "ListTagsForResource",
     ),
@@ -36,7 +39,7 @@ READS = {
     "s3": ("GetObject",),
     "servicequotas": ("GetServiceQuota",),
     "ssm": ("GetParameter",),
-    "states": ("DescribeExecution",),
+    "states": ("DescribeExecution", "ListExecutions"),
     "sts": ("GetCallerIdentity",),
 }
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from botocore.exceptions import ClientError
+
+from distilled_router.aws.errors import code
 from distilled_router.bedrock import deployments, evaluation_jobs, models, ownership, throughput
-from distilled_router.bedrock.naming import OWNER_TAG, digest_of, throughput_name
+from distilled_router.bedrock.naming import LABELS_TAG, OWNER_TAG, digest_of, throughput_name
 from distilled_router.release.claimed import Found, found
 from distilled_router.release.needs import Needs, in_progress
 from distilled_router.release.table import ROLLING_OUT, Release
+from labelling import batch
 from operate.checkup.finding import Finding
 from operate.checkup.place import stack
 from operate.deployed import Deployed
 from operate.environment import Environment
 
 RUNBOOK = "docs/runbook.md, Look for orphans"
-THROUGHPUT, JOBS, GRADINGS, DEPLOYMENTS, MODELS = (
+THROUGHPUT, JOBS, BATCHES, GRADINGS, DEPLOYMENTS, MODELS = (
     "throughput",
     "training jobs",
+    "batch jobs",
     "evaluation jobs",
     "deployments",
     "models",
@@ -30,6 +36,7 @@ THROUGHPUT, JOBS, GRADINGS, DEPLOYMENTS, MODELS = (
 COSTS = {
     THROUGHPUT: ("is billed by the hour", "delete-provisioned-model-throughput --provisioned-model-id"),
     JOBS: ("runs, and is billed", "stop-model-customization-job --job-identifier"),
+    BATCHES: ("runs, and is billed", "stop-model-invocation-job --job-identifier"),
     GRADINGS: ("runs, and is billed", "stop-evaluation-job --job-identifier"),
     DEPLOYMENTS: (
         "costs nothing while idle, and keeps its model from being deleted",
@@ -61,11 +68,12 @@ class Leftovers:
         owner, bedrock = self.at.settings.owner, self.at.aws.bedrock
 
         def is_ours(tags: Mapping[str, str]) -> bool:
-            return tags.get(OWNER_TAG, "" if kind == THROUGHPUT else owner) == owner
+            return tags.get(OWNER_TAG, "" if kind in (THROUGHPUT, BATCHES) else owner) == owner
 
         lists: dict[str, tuple[Iterator[Mapping[str, Any]], str, str]] = {
             THROUGHPUT: (throughput.listed(bedrock), "provisionedModelArn", "provisionedModelName"),
             JOBS: (_jobs(bedrock, owner), "jobArn", "jobName"),
+            BATCHES: (batch.running(bedrock, owner), "jobArn", "jobName"),
             GRADINGS: (evaluation_jobs.running(bedrock, owner), "jobArn", "jobName"),
             DEPLOYMENTS: (
                 deployments.listed(bedrock, owner),
@@ -77,7 +85,10 @@ class Leftovers:
         return found(bedrock, owner, *lists[kind], is_ours)
 
     def _needed(self, kind: str, listed: list[Found]) -> set[str]:
-        """Return the ARNs of what releases need."""
+        """Return the ARNs of what releases, or labellings that run, need."""
+        if kind == BATCHES:
+            labels = self._labelled() if listed else set()
+            return {item.arn for item in listed if item.tags.get(LABELS_TAG) in labels}
         if self.releases is None:
             return set()
         known = list(self.releases.releases.all())
@@ -108,8 +119,29 @@ class Leftovers:
         owner = self.at.settings.owner
         return {evaluation_jobs.job_name(owner, one): in_progress(one) for one in waiting}
 
+    def _labelled(self) -> set[str]:
+        """Return the labels for which an execution of the labelling runs."""
+        settings, client = self.at.settings, self.at.aws.stepfunctions
+        machines = f"arn:aws:states:{settings.region}:{settings.account}:stateMachine:"
+        pages = client.get_paginator("list_executions").paginate(
+            stateMachineArn=f"{machines}{settings.owner}-labelling", statusFilter="RUNNING"
+        )
+        try:
+            running = [one["executionArn"] for page in pages for one in page["executions"]]
+        except ClientError as error:
+            if code(error) != "StateMachineDoesNotExist":
+                raise
+            return set()
+        inputs = (client.describe_execution(executionArn=arn)["input"] for arn in running)
+        return {str(json.loads(given)["plan"]["labels"]) for given in inputs}
+
     def _finding(self, kind: str, item: Found) -> Finding | None:
         """Return what to say of a resource that no release needs; None if a stack that exists keeps it."""
+        if kind == BATCHES:
+            costs, command = COSTS[kind]
+            step = "Continue the labelling (raise release.attempt and deploy), which uses its answers. Or:"
+            text = f"No labelling that runs waits for {item.name}. It {costs}."
+            return Finding("warning", kind, text, step, f"aws bedrock {command} {item.arn}")
         stacks = {text.rpartition(" ")[0] for text in ownership.claims(item.tags).values()}
         alive = {arn for arn in stacks if stack(self.at, arn)}
         release = f":stack/{self.at.settings.owner}-release/"

@@ -8,11 +8,12 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from distilled_router.aws.errors import is_missing
+from distilled_router.bedrock import deployments, throughput
 from distilled_router.head import artifact
-from distilled_router.release.route import Route
+from distilled_router.release.route import Route, Share
 from distilled_router.release.table import FAILED, Release
 from distilled_router.task.task import Task
-from operate.checkup.finding import Finding
+from operate.checkup.finding import Finding, attempted
 from operate.deployed import Deployed, Known
 from operate.environment import Environment
 from operate.errors import OperateError
@@ -40,11 +41,35 @@ def releases(at: Environment, found: Deployed) -> Iterator[Finding]:
         text = f"The newest release, {newest.digest}, failed: {newest.message}"
         yield Finding("problem", "release", text, "See docs/runbook.md, A release failed.")
     live = route.live
+    for share in route.shares:
+        yield from attempted("endpoint", _endpoint(at, share), local=bool(at.variables))
     of_live = [one for one in known if live and one.release.digest == live.digest]
     if of_live:
         yield from _live(at, of_live[0], route)
     else:
         yield _none_live(at, newest)
+
+
+def _endpoint(at: Environment, share: Share) -> Iterator[Finding]:
+    """Yield whether the model endpoint of a share of the requests answers."""
+    bedrock, arn = at.aws.bedrock, share.endpoint
+    kind, needed, found = "deployment", deployments.ACTIVE, None
+    if throughput.is_throughput(arn):
+        kind, needed, found = "throughput", throughput.IN_SERVICE, throughput.find(bedrock, arn)
+    else:
+        found = deployments.find(bedrock, arn)
+    whose = f"The {kind} of {share.digest}, {arn.rpartition('/')[2]},"
+    step = "The base model answers instead. See docs/runbook.md, Many fallbacks, not_found."
+    if found is None:
+        yield Finding("problem", "endpoint", f"{whose} does not exist.", step)
+        return
+    status, why = str(found["status"]), str(found.get("failureMessage") or "")
+    # Throughput that moves to another model serves meanwhile.
+    if status not in (needed, throughput.UPDATING):
+        text = f"{whose} is {status}, not {needed}{f': {why}' if why else '.'}"
+        yield Finding("problem", "endpoint", text, step)
+    else:
+        yield Finding("ok", "endpoint", f"{whose} is {status}.")
 
 
 def _none_live(at: Environment, newest: Release) -> Finding:

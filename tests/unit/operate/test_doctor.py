@@ -14,12 +14,13 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from distilled_router.bedrock import evaluation_jobs
-from distilled_router.bedrock.naming import OWNER_TAG, bedrock_tags
+from distilled_router.bedrock.naming import LABELS_TAG, OWNER_TAG, bedrock_tags
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.head import artifact, features
 from distilled_router.release.route import Share
 from distilled_router.release.table import DEPLOYING, EVALUATING, FAILED, LIVE, RETIRED
 from distilled_router.task.task import Task
+from labelling import batch
 from operate import deployed as found_releases
 from operate import doctor
 from operate.__main__ import main
@@ -51,7 +52,7 @@ RELEASE = Claimant(stack_id(f"{OWNER}-release"), "Release6218179A")
 JOB = Claimant(stack_id(f"{OWNER}-distillation"), "DistillationJob1")
 GONE = Claimant(stack_id("someone-else"), "Release1")
 
-type Answer = Mapping[str, Any] | Callable[[Mapping[str, Any]], Mapping[str, Any]]
+type Answer = Mapping[str, Any] | Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 
 
 def refusal(code: str, message: str = "", status: int = 400) -> dict[str, Any]:
@@ -64,7 +65,10 @@ def denial(permission: str = "") -> dict[str, Any]:
 
 
 class Account:
-    """Clients like those of `operate.aws.Aws`. `answers` are given instead of a call of that name."""
+    """Clients like those of `operate.aws.Aws`.
+
+    `answers` are given instead of a call of that name; one that returns None lets the call be made.
+    """
 
     def __init__(self, clients: Mapping[str, Any]) -> None:
         self.clients = clients
@@ -86,7 +90,10 @@ class Account:
         if model.name not in self.answers:
             return None
         answer = self.answers[model.name]
-        parsed = dict(answer(self.calls[-1][1]) if callable(answer) else answer)
+        given = answer(self.calls[-1][1]) if callable(answer) else answer
+        if given is None:
+            return None
+        parsed = dict(given)
         return SimpleNamespace(status_code=400 if "Error" in parsed else 200), parsed
 
 
@@ -221,6 +228,8 @@ def test_account_without_a_problem_is_all_ok(examined: Examined, world: World) -
     assert levels(found) == {"ok"}
     assert of(found, "release").found == f"{A} is live."
     assert of(found, "deployments").found == f"1 needed, {NONE_LEFT}."
+    assert of(found, "endpoint").found.endswith(" is Active.")
+    assert of(found, "batch jobs").found == f"0 needed, {NONE_LEFT}."
     assert of(found, "stacks").found == "All 5 are deployed."
 
 
@@ -239,6 +248,8 @@ def test_every_call_of_every_check_reads(examined: Examined, aws_account: Accoun
         tags=bedrock_tags(RELEASE.tags(OWNER, request="r")),
     )
     aws_account.answers["GetServiceQuota"] = {"Quota": {"Value": 1}}
+    batch_jobs(aws_account, "labels-of-1")
+    labelling(aws_account, "labels-of-1")
     aws_account.calls[:] = first  # without those of the scene
     server_calls = len(world.server.calls())
     examined(
@@ -246,6 +257,8 @@ def test_every_call_of_every_check_reads(examined: Examined, aws_account: Accoun
         **part("evaluation", judge="us.amazon.nova-pro-v1:0"),
         endpoint=endpoint(**bought),
     )
+    world.settle(live_share(A, f"arn:aws:bedrock:us-east-1:{'0' * 12}:provisioned-model/0123456789ab"))
+    examined()
     called = {name for name, _ in aws_account.calls}
     assert called == {name for names in READS.values() for name in names}
     assert all(name.startswith(("Get", "List", "Describe")) or name == "Scan" for name in called)
@@ -321,6 +334,7 @@ def test_command_prints_the_checks(
         ("ListProvisionedModelThroughputs", "throughput", "bedrock:ListProvisionedModelThroughputs"),
         ("ListModelCustomizationJobs", "training jobs", "bedrock:ListModelCustomizationJobs"),
         ("ListEvaluationJobs", "evaluation jobs", "bedrock:ListEvaluationJobs"),
+        ("ListModelInvocationJobs", "batch jobs", "bedrock:ListModelInvocationJobs"),
         ("ListCustomModelDeployments", "deployments", "bedrock:ListCustomModelDeployments"),
         ("ListCustomModels", "models", "bedrock:ListCustomModels"),
     ],
@@ -706,6 +720,116 @@ def test_evaluation_job_that_no_attempt_waits_for_is_told(
     finding = of(examined(), "evaluation jobs")
     assert finding.level == "warning"
     assert finding.command == "aws bedrock stop-evaluation-job --job-identifier arn:aws:bedrock:us-east-1:job"
+
+
+BATCH = "arn:aws:bedrock:us-east-1:444455556666:model-invocation-job/0123456789ab"
+
+
+def batch_jobs(aws_account: Account, labels: str, owner: str = OWNER, status: str = "InProgress") -> None:
+    """Let a batch job of a labelling be in the account."""
+    tags = [{"key": OWNER_TAG, "value": owner}, {"key": LABELS_TAG, "value": labels}]
+    # The hash in the names of all batch jobs of an owner.
+    name = batch.job_name(OWNER, "abcdef", "00000", 0)
+    job = {"jobArn": BATCH, "jobName": name, "status": status}
+    aws_account.answers["ListModelInvocationJobs"] = lambda asked: {
+        "invocationJobSummaries": [job] if asked["nameContains"] in name else []
+    }
+    aws_account.answers["ListTagsForResource"] = lambda asked: (
+        {"tags": tags} if asked["resourceARN"] == BATCH else None
+    )
+
+
+def labelling(aws_account: Account, *labels: str) -> None:
+    """Let an execution of the labelling run for each of the labels."""
+    machine = f"arn:aws:states:us-east-1:444455556666:stateMachine:{OWNER}-labelling"
+    running = [{"executionArn": f"arn:execution:{one}"} for one in labels]
+
+    def listed(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        assert asked["stateMachineArn"] == machine
+        assert asked["statusFilter"] == "RUNNING"
+        return {"executions": running}
+
+    def described(asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        _, is_one, of_labels = asked["executionArn"].partition("arn:execution:")
+        return {"input": json.dumps({"plan": {"labels": of_labels}})} if is_one else None
+
+    aws_account.answers |= {"ListExecutions": listed, "DescribeExecution": described}
+
+
+def test_batch_job_that_no_labelling_waits_for_is_told(examined: Examined, aws_account: Account) -> None:
+    batch_jobs(aws_account, "labels-of-1")
+    labelling(aws_account, "labels-of-1")
+    assert of(examined(), "batch jobs").found == f"1 needed, {NONE_LEFT}."
+    labelling(aws_account, "labels-of-2")
+    finding = of(examined(), "batch jobs")
+    assert finding.level == "warning"
+    assert "No labelling that runs waits for router-test-" in finding.found
+    assert "It runs, and is billed." in finding.found
+    assert "release.attempt" in finding.step
+    assert finding.command == f"aws bedrock stop-model-invocation-job --job-identifier {BATCH}"
+    # Without the labelling's stack there is no state machine.
+    aws_account.answers["ListExecutions"] = refusal("StateMachineDoesNotExist")
+    assert of(examined(), "batch jobs").level == "warning"
+
+
+def test_batch_job_of_another_owner_or_that_has_ended_is_none_of_ours(
+    examined: Examined, aws_account: Account
+) -> None:
+    for changes in ({"owner": "another-test"}, {"status": "Completed"}):
+        batch_jobs(aws_account, "labels-of-1", **changes)
+        assert of(examined(), "batch jobs").found == f"0 needed, {NONE_LEFT}."
+    assert "ListExecutions" not in {name for name, _ in aws_account.calls}
+
+
+def test_executions_that_may_not_be_listed_are_told(examined: Examined, aws_account: Account) -> None:
+    batch_jobs(aws_account, "labels-of-1")
+    aws_account.answers["ListExecutions"] = denial()
+    finding = of(examined(), "batch jobs")
+    assert finding.level == "warning"
+    assert "states:ListExecutions" in finding.step
+
+
+# What serves
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "told"),
+    [
+        ({"status": "Failed", "failureMessage": "quota"}, "problem", "is Failed, not Active: quota"),
+        ({"status": "Creating"}, "problem", "is Creating, not Active."),
+        (refusal("ResourceNotFoundException", status=404), "problem", "does not exist."),
+        ({"status": "Active"}, "ok", "is Active."),
+        (denial(), "warning", "lack bedrock:GetCustomModelDeployment"),
+    ],
+)
+def test_live_deployment_must_be_active(
+    examined: Examined, aws_account: Account, world: World, answer: Answer, level: str, told: str
+) -> None:
+    arn = serve(world)
+    aws_account.answers["GetCustomModelDeployment"] = answer
+    found = examined()
+    finding = of(found, "endpoint")
+    assert finding.level == level
+    assert told in finding.found
+    assert of(found, "release").found == f"{A} is live."
+    if level == "problem":
+        assert f"The deployment of {A}, {arn.rpartition('/')[2]}, " in finding.found
+        assert "docs/runbook.md, Many fallbacks" in finding.step
+
+
+@pytest.mark.parametrize(
+    ("status", "level"),
+    [("InService", "ok"), ("Updating", "ok"), ("Creating", "problem"), ("Failed", "problem")],
+)
+def test_live_throughput_must_be_in_service(
+    examined: Examined, aws_account: Account, world: World, status: str, level: str
+) -> None:
+    serve(world)
+    world.settle(live_share(A, buy(world, RELEASE)))
+    aws_account.answers["GetProvisionedModelThroughput"] = {"status": status}
+    finding = of(examined(), "endpoint")
+    assert finding.level == level
+    assert f"The throughput of {A}, " in finding.found
 
 
 # Releases
