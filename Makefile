@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: benchmarks bootstrap checks contracts cost dataset-check dataset-import diff deploy destroy doctor durations execution-policy head-off head-on help install install-deploy install-tests local local-status local-down lock new-task permissions reference releases report rollback route synth watch test test-all tests types faults snapshots schema clean
+.PHONY: benchmarks bootstrap checks contracts cost dataset-check dataset-import diff deploy destroy doctor durations execution-policy head-off head-on help install install-deploy install-tests local local-servers local-status local-down lock new-task permissions reference releases report rollback route synth watch test test-all tests types faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Without Python's cache of compiled modules, each synthesis compiles all of aws_cdk again.
@@ -14,7 +14,7 @@ DEPLOYS := .venv/.installed-deploy
 INSTALLED := .venv/.installed-local
 TESTS := .venv/.installed-tests
 CHECKS := .venv/.installed-checks
-SOURCES := app.py stacks cdk_distilled_router operate local tests data benchmarks docs/reference examples/constructs
+SOURCES := app.py stacks cdk_distilled_router operate local tests data benchmarks docs/reference examples/constructs examples/existing-job
 FUNCTIONS := $(wildcard lambda/*/)
 TIMED = $(if $(DURATIONS),--durations=$(DURATIONS))
 # As it was typed: make would expand a dollar sign in it.
@@ -51,6 +51,9 @@ $(CHECKS): requirements-dev.txt tests/checks/requirements.txt docs/reference/req
 
 local: $(INSTALLED)  ## Deploy into an AWS emulator on this machine, ask some queries [ENV=dev] [DATA=folder] [QUERIES=file]
 	@python -m local up --environment "$(ENV)" $(if $(DATA),--data "$(DATA)") $(if $(QUERIES),--queries "$(QUERIES)")
+
+local-servers: $(INSTALLED)  ## Start the emulator without our stacks, for an app of your own [REGION=us-west-2]
+	@python -m local servers $(if $(REGION),--region "$(REGION)")
 
 local-status: $(INSTALLED)  ## Show the local system's servers, stacks and release
 	@python -m local status

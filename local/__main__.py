@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from local import environment, logged_requests, status, system
-from local.state import State
+from local import environment, logged_requests, own_app, status, system
+from local.state import REGION, State
 from operate.console import console
 from operate.environment import LOCAL, add_argument, forget_aws, reach
 from operate.errors import guarded
@@ -23,6 +23,8 @@ examples:
   python -m local up
   python -m local up --environment dev
   python -m local up --queries my_queries.txt
+  python -m local servers
+  python -m local run cdk list --app "python app.py"
   python -m local env
   python -m local down
 """
@@ -57,6 +59,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="one query on each line; by default sample_queries.txt of the task, or rows of its data",
     )
+    alone = commands.add_parser("servers", help="start the servers only, to deploy an app of your own")
+    alone.add_argument(
+        "--region", default=REGION, help=f"the Region that they stand for; by default {REGION}"
+    )
+    run = commands.add_parser("run", help="run a command, such as cdk, that reaches the local system")
+    run.add_argument(
+        "words", nargs=argparse.REMAINDER, metavar="COMMAND", help="the command and its arguments"
+    )
     down = commands.add_parser("down", help="destroy the stacks and stop the servers")
     down.add_argument("--force", action="store_true", help="only stop the servers")
     commands.add_parser("status", help="show servers, stacks and release")
@@ -75,6 +85,10 @@ def _run(options: argparse.Namespace, state: State) -> int:
             except KeyboardInterrupt:
                 advice = "Started servers still run. `make local` continues, `make local-down` stops them."
                 raise KeyboardInterrupt(advice) from None
+        case "servers":
+            own_app.start(state, console(PLAIN_WIDTH), options.region)
+        case "run":
+            return own_app.run(state, options.words)
         case "down":
             system.down(state, console(PLAIN_WIDTH), force=options.force)
         case "status":

@@ -53,6 +53,14 @@ class Servers:
         """All servers in the order in which to stop them: callers first."""
         return (self.bridge, self.emulator, self.bedrock)
 
+    def check_region(self, region: str) -> None:
+        """Raise OperateError if the servers stand for another Region."""
+        if self.region != region:
+            raise OperateError(
+                f"The local system runs in {self.region}, and not in {region}.",
+                advice="Run `make local-down` first.",
+            )
+
     def variables(self, state: State) -> dict[str, str]:
         """Return the variables with which AWS clients reach these servers."""
         return environment.client(self.emulator.url, self.bedrock.url, state, self.keys, self.region)

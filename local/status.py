@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from local import deploy_progress, servers
-from local.state import REGION, State
+from local.state import State
 from operate.aws import Aws
 from operate.console import Terminal, say
 from operate.errors import OperateError
@@ -28,8 +28,13 @@ def show(state: State, console: Terminal) -> None:
     Raises:
         OperateError: The local system does not run.
     """
-    aws = Aws(REGION, variables(state))
-    say(console, f"settings: {settings.shown(state.settings_source)}")
+    reached = variables(state)
+    aws = Aws(reached["AWS_REGION"], reached)
+    is_ours = state.settings.exists()
+    shown_settings = (
+        settings.shown(state.settings_source) if is_ours else "none, only the servers were started"
+    )
+    say(console, f"settings: {shown_settings}")
     for server in servers.recorded(state):
         say(console, f"{server.name}: running", f"    {server.url}", f"    log {state.log(server.name)}")
     for page in aws.cloudformation.get_paginator("describe_stacks").paginate():
@@ -37,6 +42,8 @@ def show(state: State, console: Terminal) -> None:
             outputs = (o for o in stack.get("Outputs", []) if not o["OutputKey"].startswith("Exports"))
             shown = (f"    {output['OutputKey']}={output['OutputValue']}" for output in outputs)
             say(console, f"{stack['StackName']}: {stack['StackStatus']}", *shown)
+    if not is_ours:
+        return
     owner = settings.load(state.settings_file).owner
     releases = deploy_progress.find_releases(aws, owner)
     found = deploy_progress.declared_release(releases) if releases else None

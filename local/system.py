@@ -8,26 +8,23 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from botocore.exceptions import ClientError
-
 from distilled_router.release.table import LIVE
-from local import adaptation, deploy_progress, environment, sample_queries, servers
+from local import adaptation, cdk_process, deploy_progress, environment, sample_queries, servers
 from local.leftovers import leftovers
 from local.progress import Board
 from local.servers import Servers
-from local.state import ACCOUNT, State
+from local.state import State
 from operate import cdk, route
 from operate.aws import Aws
 from operate.console import Terminal, say
-from operate.environment import LOCAL, Environment, without_access, without_aws
+from operate.environment import LOCAL, Environment, without_access
 from operate.errors import OperateError
 from stacks import preflight, settings
 from stacks.settings import PROJECT, Settings, locate, shown
 
-POLL_SECONDS = 0.5
 # From the end of the deployment. These are days of the stand-in's clock: a release that takes longer hangs.
 RELEASE_SECONDS = 300.0
 
@@ -65,12 +62,14 @@ def up(state: State, console: Terminal, asked: str, data: Path | None, query_fil
     """
     with locked(state):
         running = servers.running(state)
-        adapted = adaptation.adapt(_source(state, asked, running), data)
+        adapted = adaptation.adapt(environment_of(state, asked, running), data)
         if running is None:
             servers.stop(state)  # what a killed run has left
         file = state.write_settings(adapted.source, adapted.text)
         # Messages name the file that a person can change.
         chosen = settings.load(file).of_file(shown(adapted.source))
+        if running:
+            running.check_region(chosen.region)
         say(console, *adapted.lines())
         preflight.enforce(chosen)
         queries = sample_queries.read(chosen, query_file)
@@ -85,13 +84,13 @@ def up(state: State, console: Terminal, asked: str, data: Path | None, query_fil
     say(console, "", *_next_steps(state, at, queries[0] if queries else "red car driving at night"))
 
 
-def _source(state: State, asked: str, running: Servers | None) -> str | Path:
+def environment_of(state: State, asked: str, running: Servers | None) -> str | Path:
     """Return the environment to deploy.
 
     Raises:
         OperateError: The local system runs another one.
     """
-    runs = state.settings_source if running else None
+    runs = state.settings_source if running and state.settings.exists() else None
     if runs and asked != LOCAL and locate(asked).resolve() != runs:
         raise OperateError(
             f"The local system runs {shown(runs)}, and only one environment at a time.",
@@ -109,38 +108,19 @@ def _servers_and_deployment(
     synth_row = board.add("synth", "running")
     bootstrap_row = board.add("bootstrap")
     synthesis = cdk.synth(state.settings_file, state.assembly)
-    with _cdk(synthesis, without_access(), state, "synth") as synth:
+    with cdk_process.running(synthesis, without_access(), state, "synth") as synth:
         running = running or servers.start(state, chosen.region)
         board.set(start_row, "done", running.emulator.url)
         at = Environment(LOCAL, chosen, running.variables(state))
         # Servers of an older checkout have written other variables.
         environment.write(at.variables, state.env)
-        if _has_toolkit(at):
-            board.set(bootstrap_row, "done", "already there")
-        else:
-            board.set(bootstrap_row, "running")
-            arguments = cdk.bootstrap(ACCOUNT, chosen.region, chosen.bootstrap_qualifier)
-            # Away from cdk.json: with it, bootstrap would synthesize the whole application first.
-            with _cdk(arguments, _reaching(at), state, "bootstrap", cwd=state.root) as bootstrap:
-                _finish(bootstrap, state, "bootstrap", "cdk bootstrap failed.")
-            board.set(bootstrap_row, "done")
-        _finish(synth, state, "synth", "cdk synth failed: the stacks can't be built from their settings.")
+        cdk_process.bootstrap(state, board, bootstrap_row, at.variables, chosen.bootstrap_qualifier)
+        cdk_process.finish(
+            synth, state, "synth", "cdk synth failed: the stacks can't be built from their settings."
+        )
         board.set(synth_row, "done")
     _deploy(state, board, at)
     return at
-
-
-def _reaching(at: Environment) -> dict[str, str]:
-    """Return the variables of a process that reaches the local system and nothing else."""
-    return without_aws() | dict(at.variables)
-
-
-def _has_toolkit(at: Environment) -> bool:
-    try:
-        at.aws.cloudformation.describe_stacks(StackName=cdk.toolkit_stack(at.settings.bootstrap_qualifier))
-    except ClientError:
-        return False
-    return True
 
 
 def _deploy(state: State, board: Board, at: Environment) -> None:
@@ -154,7 +134,9 @@ def _deploy(state: State, board: Board, at: Environment) -> None:
         release_row.poll()
 
     _settle(stack_rows, poll)
-    with _cdk(cdk.deploy(state.assembly, state.outputs), _reaching(at), state, "deploy") as process:
+    with cdk_process.running(
+        cdk.deploy(state.assembly, state.outputs), cdk_process.reaching(at.variables), state, "deploy"
+    ) as process:
         _finish_stacks(process, state, "deploy", at.aws, stacks, poll)
     stack_rows.finish()
     _wait_for_release(state, release_row)
@@ -172,7 +154,7 @@ def _settle(rows: deploy_progress.Stacks, poll: Callable[[], None]) -> None:
                 f"CloudFormation has been busy with the stacks for {RELEASE_SECONDS:.0f} s.", advice=DOWN
             )
         poll()
-        time.sleep(POLL_SECONDS)
+        time.sleep(cdk_process.POLL_SECONDS)
 
 
 def _wait_for_release(state: State, row: deploy_progress.ReleaseRow) -> None:
@@ -191,7 +173,7 @@ def _wait_for_release(state: State, row: deploy_progress.ReleaseRow) -> None:
                 log=state.log("emulator"),
                 advice=DOWN,
             )
-        time.sleep(POLL_SECONDS)
+        time.sleep(cdk_process.POLL_SECONDS)
         found = row.poll()
     if found.state != LIVE or not found.has_passed:
         raise OperateError(
@@ -235,43 +217,11 @@ def _destroy(state: State, board: Board, at: Environment) -> None:
     stacks = cdk.stacks(state.assembly)[::-1]
     rows = deploy_progress.Stacks(at.aws, stacks, board, deleting=True)
     _settle(rows, rows.poll)
-    with _cdk(cdk.destroy(state.assembly), _reaching(at), state, "destroy") as process:
+    with cdk_process.running(
+        cdk.destroy(state.assembly), cdk_process.reaching(at.variables), state, "destroy"
+    ) as process:
         _finish_stacks(process, state, "destroy", at.aws, stacks, rows.poll)
     rows.finish()
-
-
-@contextlib.contextmanager
-def _cdk(
-    arguments: list[str], variables: Mapping[str, str], state: State, log: str, cwd: Path = PROJECT
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the CDK during a block, and terminate it at the block's end if it still runs."""
-    process = cdk.start(arguments, variables, state.log(log), cwd)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
-
-
-def _finish(
-    process: subprocess.Popen[bytes],
-    state: State,
-    log: str,
-    failure: str,
-    poll: Callable[[], None] = lambda: None,
-) -> None:
-    """Wait for a CDK command, polling progress meanwhile.
-
-    Raises:
-        OperateError: The command failed; the text is `failure`.
-    """
-    while process.poll() is None:
-        poll()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(POLL_SECONDS)
-    if process.returncode:
-        raise OperateError(failure, log=state.log(log))
 
 
 def _finish_stacks(
@@ -284,7 +234,7 @@ def _finish_stacks(
 ) -> None:
     """Wait for a CDK command on stacks; if it fails, name the resource that failed first."""
     try:
-        _finish(process, state, command, f"cdk {command} failed.", poll)
+        cdk_process.finish(process, state, command, f"cdk {command} failed.", poll)
     except OperateError as error:
         reason = deploy_progress.failed_resource(aws, stacks)
         message = f"{error} {reason}" if reason else str(error)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 
+import aws_cdk as cdk
 import pytest
 
 from distilled_router.data.conversation import examples
 from distilled_router.task.task import Task
 from local.adaptation import adapt
+from operate.environment import read_variables, without_aws
 from stacks.settings import PROJECT, Settings, load
+from tests.engine import layers
 from tests.engine.engine import Engine
 from tests.engine.system import SHORT, STACKS, Variant, changed, variant, wait_until_live
 
@@ -19,6 +26,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-examples"
 # Stages and the Provider framework poll at short intervals: nothing here takes long.
 WAIT_SCALE = 0.03
 ASKED = 20
+# The stand-in does not lag here: a Delete needs no second look.
+ABSENCE = '"ABSENCE_SECONDS": "60"'
 
 
 def adapted(file: Path, folder: Path) -> Settings:
@@ -68,3 +77,33 @@ def test_an_example_is_deployed_answers_and_is_removed(engine: Engine, tmp_path:
     (job,) = engine.calls("CreateModelCustomizationJob")
     assert job["parameters"]["baseModelIdentifier"].endswith(settings.distillation.student)
     remove(engine, declared)
+
+
+def test_an_existing_job_is_released_and_left_alone(engine: Engine, tmp_path: Path) -> None:
+    command = [sys.executable, str(PROJECT / "examples" / "existing-job" / "train.py")]
+    access = {**without_aws(), **read_variables(engine.state.env)}
+    trained = subprocess.run(command, env=access, stdout=subprocess.PIPE, text=True, check=True)
+    before = engine.held("jobs"), engine.held("models")
+
+    flags = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
+    context = {**flags, "job": trained.stdout.strip(), "bucket": "search-data"}
+    app = cdk.App(context=context, outdir=str(tmp_path), analytics_reporting=False)
+    stack = import_module("examples.existing-job.adopt").declare(app).stack_name
+    app.synth()
+    layers.empty(tmp_path)
+    engine.publish(tmp_path)
+    text = (tmp_path / f"{stack}.template.json").read_text(encoding="utf-8")
+    assert ABSENCE in text
+    outcome = engine.deploy(stack, json.loads(text.replace(ABSENCE, ABSENCE.replace("60", "0.5"))))
+    assert outcome.succeeded, outcome
+
+    asked = {"FunctionName": engine.outputs(stack)["RouterFunction"], "Payload": b'{"query": "red car"}'}
+    answer = json.load(engine.aws("lambda").invoke(**asked)["Payload"])
+    assert answer["source"] == "distilled"
+    assert engine.delete(stack).succeeded
+    after = engine.held("jobs"), engine.held("models")
+    assert after == before
+    changes = [each for each in engine.written() if each != "Converse"]
+    assert changes == [
+        *("CreateModelCustomizationJob", "CreateCustomModelDeployment", "DeleteCustomModelDeployment"),
+    ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 
 import aws_cdk as cdk
 import pytest
+from cdk_nag import AwsSolutionsChecks
 
 from cdk_distilled_router.common import nag
 from distilled_router.cost.estimate import estimate
@@ -19,7 +21,11 @@ from stacks.application import build
 from stacks.settings import PROJECT, load
 
 FOLDER = PROJECT / "examples"
+ADOPT = import_module("examples.existing-job.adopt")
 TUNED = FOLDER / "fine-tuning"
+JOB = (
+    "arn:aws:bedrock:us-west-2:111122223333:model-customization-job/amazon.nova-micro-v1:0:128k/0a1b2c3d4e5f"
+)
 _ENV = re.compile(r"\bENV=([\w./-]+\.toml)\b")
 _PRICE = re.compile(r"Training: ([\d.]+) USD once, at most ([\d.]+), for ([\d,]+) rows")
 
@@ -29,13 +35,16 @@ def unknown_settings(page: str) -> list[str]:
     return [name for name in sorted(set(_ENV.findall(page))) if not (PROJECT / name).is_file()]
 
 
-def checked(file: Path, assembly: Path) -> list[str]:
-    """Synthesize settings; return the rules that found something which is not acknowledged."""
-    context = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
-    app = cdk.App(context=context, outdir=str(assembly), analytics_reporting=False)
-    build(app, file)
-    app.synth()
-    report = json.loads((assembly / "validation-report.json").read_text(encoding="utf-8"))
+def app_in(folder: Path, **context: str) -> cdk.App:
+    """Return an app that is synthesized into a folder, as the CDK's command line would."""
+    flags = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
+    return cdk.App(context={**flags, **context}, outdir=str(folder), analytics_reporting=False)
+
+
+def findings(app: cdk.App) -> list[str]:
+    """Synthesize an app; return the rules that found something which is not acknowledged."""
+    folder = Path(app.synth().directory)
+    report = json.loads((folder / "validation-report.json").read_text(encoding="utf-8"))
     found = {plugin["pluginName"]: plugin["violations"] for plugin in report["pluginReports"]}
     assert nag.AWS_SOLUTIONS in found
     return [violation["ruleName"] for violations in found.values() for violation in violations]
@@ -52,7 +61,9 @@ def test_the_check_of_commands_can_fail() -> None:
 
 
 def test_fine_tuning_synthesizes_without_findings(tmp_path: Path) -> None:
-    assert checked(TUNED / "dev.toml", tmp_path) == []
+    app = app_in(tmp_path)
+    build(app, TUNED / "dev.toml")
+    assert findings(app) == []
 
 
 def test_fine_tuning_states_what_its_training_costs() -> None:
@@ -64,3 +75,22 @@ def test_fine_tuning_states_what_its_training_costs() -> None:
     assert stated is not None
     usd = (f"{found.expected_usd:.2f}", f"{found.at_most_usd:.2f}")
     assert stated.groups() == (*usd, f"{volume.queries:,}")
+
+
+def test_an_adopted_job_is_released_without_findings_and_never_created(tmp_path: Path) -> None:
+    app = app_in(tmp_path, job=JOB, bucket="search-data")
+    stack = ADOPT.declare(app)
+    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
+    assert (stack.account, stack.region) == ("111122223333", "us-west-2")
+    assert findings(app) == []
+    template = json.loads((tmp_path / f"{stack.stack_name}.template.json").read_text(encoding="utf-8"))
+    types = {resource["Type"] for resource in template["Resources"].values()}
+    assert "Custom::BedrockExistingJob" in types
+    assert "Custom::BedrockDistillationJob" not in types
+    assert "bedrock:CreateCustomModelDeployment" in json.dumps(template)
+    assert "CreateModelCustomizationJob" not in json.dumps(template)
+
+
+def test_an_adopted_job_must_be_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="-c job=ARN -c bucket=NAME"):
+        ADOPT.declare(app_in(tmp_path))
