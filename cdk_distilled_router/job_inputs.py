@@ -31,9 +31,9 @@ class JobData:
         validators: up to 10 validation files, as keys in the bucket or as S3 URIs; Bedrock reports a loss for
             each.
         made_later: whether a state machine creates the job with `maker`, once its data exists.
-        training_sha256, holdout_sha256: SHA-256 of the rows, and of the hold-out set that a release evaluates
-            the model on, such as those of a `Dataset`. The job is created, and its model deployed, only if
-            the files have them. Default: they are not checked; a labelling tells its own.
+        training_sha256: SHA-256 of the rows, such as a `Dataset`'s. The job is created, and its model
+            deployed, only if the file has it. Default: not checked; a labelling tells its own.
+        holdout_sha256: SHA-256 of the hold-out set that a release evaluates the model on; likewise.
         holdout_key: key of that hold-out set; only with it can another set get another hash. Default: the job
             has one hold-out set.
         account: owns the buckets of validators given as S3 URIs. Default: the stack's account.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import sys
 from pathlib import Path
@@ -80,22 +81,31 @@ def resolve_public(app: Any, _env: Any, node: Any, content: Any) -> Any:
     return python.resolve_xref(app.env, node["refdoc"], app.builder, "obj", public, node, content)
 
 
-class _Shown:
-    """A default as a signature shows it: an object of ours by its class alone."""
+class Shown:
+    """A default as a signature shows it: of our objects, only what differs from their own defaults."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, default: object) -> None:
+        """Show a default."""
+        self._default = default
 
     def __repr__(self) -> str:
-        return self._text
+        default = self._default
+        if isinstance(default, props.Props):
+            given = default.model_dump(exclude_defaults=True)
+        elif dataclasses.is_dataclass(default):
+            given = {
+                field.name: value
+                for field in dataclasses.fields(default)
+                if (value := getattr(default, field.name)) != own_default(field)
+            }
+        else:
+            return repr(default)
+        return f"{type(default).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
-    @classmethod
-    def of(cls, default: object) -> object:
-        """Return a default as it is shown."""
-        name = type(default).__name__
-        if name in {*props.__all__, *library.__all__}:
-            return cls(f"{name}()")
-        return cls("...") if repr(default) == "<factory>" else default
+
+def own_default(field: dataclasses.Field[Any]) -> object:
+    """Return the default of a dataclass's field; MISSING if it has none."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def signature_of(found: type[Any]) -> inspect.Signature:
@@ -113,8 +123,13 @@ def signature_of(found: type[Any]) -> inspect.Signature:
         )
     if getattr(found, "_is_protocol", False):
         return inspect.Signature()
+    fields_ = dataclasses.fields(found) if dataclasses.is_dataclass(found) else ()
+    made = {each.name: own_default(each) for each in fields_}
     whole = inspect.signature(found.__init__, eval_str=True)
-    parameters = [each.replace(default=_Shown.of(each.default)) for each in whole.parameters.values()]
+    parameters = [
+        each if each.default is required else each.replace(default=Shown(made.get(each.name, each.default)))
+        for each in whole.parameters.values()
+    ]
     return whole.replace(parameters=parameters[1:], return_annotation=required)
 
 
