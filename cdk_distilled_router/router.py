@@ -154,7 +154,6 @@ class Router(Construct):
             http_api=api,
             stage_name="$default",
             auto_deploy=True,
-            detailed_metrics_enabled=True,
             throttle=gateway.ThrottleSettings(
                 rate_limit=props.throttle_rate, burst_limit=props.throttle_burst
             ),
@@ -162,11 +161,10 @@ class Router(Construct):
         )
         resource = stage.node.default_child
         assert isinstance(resource, gateway.CfnStage)
-        # A route with settings of its own has none of the stage's: metrics would be off
-        # (terraform-aws-modules/terraform-aws-apigateway-v2#80).
+        # Without detailed metrics, which CloudWatch bills for each route (API Gateway developer guide,
+        # http-api-metrics).
         resource.route_settings = {
             f"POST {BATCH_PATH}": {
-                "DetailedMetricsEnabled": True,
                 "ThrottlingBurstLimit": props.batch_throttle_burst,
                 "ThrottlingRateLimit": props.batch_throttle_rate,
             }

@@ -37,10 +37,6 @@ SWEEP_GB = 0.25
 # DynamoDB asks KMS for a table's key once in five minutes at most (DynamoDB developer guide, encryption at
 # rest).
 KEY_SECONDS = 300
-# Metrics of a route of the API (API Gateway developer guide, http-api-metrics), of the one that is used.
-ROUTE_METRICS = 6
-# UnroutedThroughput, which each sweep writes.
-SWEPT = 1
 NOTHING = Amount(0.0, "")
 
 
@@ -114,11 +110,9 @@ class Month:
         return self.case.prices
 
     @cached_property
-    def series(self) -> tuple[int, int]:
-        """Return the series of metrics of each hour without queries, and with them."""
-        busy = len(router_lines.query(self.settings).series | router_lines.route_read(self.settings).series)
-        routes = ROUTE_METRICS if self.deployed.route_metrics else 0
-        return SWEPT, SWEPT + busy + routes
+    def series(self) -> int:
+        """Return the series of metrics of each hour with queries; without queries there are none."""
+        return len(router_lines.query(self.settings).series | router_lines.route_read(self.settings).series)
 
     def _kept(self) -> Iterator[Charge]:
         storage, hosting = self.case.storage("model storage"), self.case.hosting("model hosting")
@@ -169,9 +163,7 @@ class Month:
         yield self._of("log storage", "log_storage", stored, how)
 
     def _metrics(self) -> Charge:
-        idle, busy = self.series
-        how = f"{busy} series that are written in each hour"
-        return self._of("metrics", "metric", busy, how, idle=idle)
+        return self._of("metrics", "metric", self.series, f"{self.series} series, written in each hour")
 
     def _traces(self) -> Charge:
         if not self.settings.router.tracing:

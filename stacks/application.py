@@ -113,9 +113,9 @@ def declare(app: cdk.App, settings: settings_.Settings) -> Application:
         settings=settings,
         topic=release.topic,
         undelivered=release.undelivered,
+        router_logs=router.router.function.log_group,
         env=env,
     )
-    operations.add_stack_dependency(router)
     _tag_and_bound(app, settings, data)
     return Application(data, distillation, release, router, operations)
 

@@ -43,14 +43,12 @@ class Deployed:
         dashboards: dashboards.
         keys: KMS keys that the stacks create.
         interface_endpoints: interface VPC endpoints, counted once for each subnet.
-        route_metrics: whether the API has metrics of each route.
     """
 
     alarms: int
     dashboards: int
     keys: int
     interface_endpoints: int
-    route_metrics: bool
 
 
 def deployed(settings: Settings) -> Deployed:
@@ -62,5 +60,4 @@ def deployed(settings: Settings) -> Deployed:
         dashboards=1,
         keys=0 if settings.encryption.key_arn else 1,
         interface_endpoints=len(INTERFACES) * subnets,
-        route_metrics=True,
     )

@@ -1,4 +1,4 @@
-"""The alarms of an environment as plain data, for the stack and for the cost of a month."""
+"""The alarms and graphs of an environment as plain data, for the stack and for the cost of a month."""
 
 from __future__ import annotations
 
@@ -117,3 +117,119 @@ def _hourly(settings: Settings) -> Iterator[Alarm]:
             periods=limits.evaluation_periods,
             is_hourly=True,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """A graph of the dashboard: of metrics, or of fields in the router's log.
+
+    What no alarm reads is drawn from the log, since CloudWatch bills each series of a metric.
+
+    Attributes:
+        title: shown above it.
+        metrics: names of metrics with their statistics, such as ("Latency", "p95").
+        query: CloudWatch Logs Insights query; empty for a graph of metrics.
+    """
+
+    title: str
+    metrics: tuple[tuple[str, str], ...] = ()
+    query: str = ""
+
+
+REQUEST = "filter ispresent(Latency)"
+"""Selects the lines of queries; others have the tokens of models that did not answer."""
+
+
+def graphs(settings: Settings) -> list[tuple[Graph, ...]]:
+    """Return the dashboard's rows."""
+    rows: list[tuple[Graph, ...]] = [
+        (
+            Graph(title="Requests", metrics=(("Requests", "Sum"),)),
+            _averages(
+                "Fallbacks, static answers, fallbacks for a caller's use",
+                *("Fallback", "StaticAnswers", "CallerFallback"),
+            ),
+        ),
+        (
+            Graph(title="Latency, ms", metrics=tuple(("Latency", each) for each in ("p50", "p95", "p99"))),
+            _logged(
+                "Model latency, ms",
+                "filter ispresent(ModelLatency)",
+                "pct(ModelLatency, 50) as p50, pct(ModelLatency, 95) as p95",
+            ),
+        ),
+        (
+            _averages("Invalid outputs and errors", "InvalidOutput", "RouterErrors", "RouteErrors"),
+            _logged("Cache hits", REQUEST, "avg(CacheHits) as CacheHits"),
+        ),
+    ]
+    if not settings.head.is_off:
+        rows.append(
+            (
+                _logged(
+                    "Answers by the classification head",
+                    "filter ispresent(HeadAnswers)",
+                    "avg(HeadAnswers) as HeadAnswers",
+                ),
+                _averages("Difference between head and distilled model", "HeadDifference"),
+            )
+        )
+    tokens = "sum(InputTokens) as InputTokens, sum(OutputTokens) as OutputTokens"
+    rows.append(
+        (
+            _logged("Tokens", "filter ispresent(InputTokens)", tokens),
+            Graph(title="Cost of the tokens, USD", metrics=(("CostUsd", "Sum"),)),
+        )
+    )
+    for name in ("release", "source"):
+        rows += _by(name)
+    rows.append(
+        (Graph(title="Releases failed, jobs stalled", metrics=_sums("FailedReleases", "StalledJobs")),)
+    )
+    rows.append(
+        (
+            Graph(
+                title="Throughput that is billed but not routed",
+                metrics=(("UnroutedThroughput", "Maximum"),),
+            ),
+        )
+    )
+    return rows
+
+
+def _by(name: str) -> Iterator[tuple[Graph, ...]]:
+    """Yield the rows with a line for each release or source."""
+    yield (
+        _logged(f"Requests by {name}", REQUEST, "count(*) as Requests", name),
+        _logged(f"Latency by {name}, ms (p95)", REQUEST, "pct(Latency, 95) as p95", name),
+    )
+    yield (
+        _logged(
+            f"Invalid outputs by {name}",
+            "filter ispresent(InvalidOutput)",
+            "avg(InvalidOutput) as InvalidOutput",
+            name,
+        ),
+        _logged(
+            f"Cost of the tokens by {name}, USD",
+            "filter ispresent(CostUsd)",
+            "sum(CostUsd) as CostUsd",
+            name,
+        ),
+    )
+
+
+def _averages(title: str, *names: str) -> Graph:
+    return Graph(title=title, metrics=tuple((name, "Average") for name in names))
+
+
+def _sums(*names: str) -> tuple[tuple[str, str], ...]:
+    return tuple((name, "Sum") for name in names)
+
+
+def _logged(title: str, selected: str, shown: str, *by: str) -> Graph:
+    """Return a graph with a point for five minutes, and a line for each value of the fields `by`.
+
+    Such a query gives a line for each group (CloudWatch Logs user guide, "stats").
+    """
+    return Graph(title=title, query=f"{selected} | stats {shown} by {', '.join((*by, 'bin(5m)'))}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 import aws_cdk as cdk
@@ -11,6 +11,7 @@ from aws_cdk import aws_budgets as budgets
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from aws_cdk import aws_sqs as sqs
@@ -19,7 +20,7 @@ from constructs import Construct
 from cdk_distilled_router.catalogue import is_anthropics
 from distilled_router.bedrock.naming import OWNER_TAG
 from distilled_router.env import METRICS_NAMESPACE
-from stacks.monitoring import UNDELIVERED, Alarm, alarms
+from stacks.monitoring import UNDELIVERED, Alarm, Graph, alarms, graphs
 from stacks.settings import Settings
 
 PERIOD, HOUR = cdk.Duration.minutes(5), cdk.Duration.hours(1)
@@ -45,9 +46,10 @@ class OperationsStack(cdk.Stack):
         settings: Settings,
         topic: sns.ITopic,
         undelivered: sqs.IQueue,
+        router_logs: logs.ILogGroup,
         env: cdk.Environment,
     ) -> None:
-        """Declare alarms, dashboard, subscriptions and budgets."""
+        """Declare alarms, dashboard, subscriptions and budgets. `router_logs` is the router's log group."""
         super().__init__(
             scope,
             construct_id,
@@ -59,7 +61,7 @@ class OperationsStack(cdk.Stack):
         for email in settings.alarms.emails:
             topic.add_subscription(subscriptions.EmailSubscription(email, dead_letter_queue=undelivered))
         self._alarms(undelivered)
-        self._dashboard()
+        self._dashboard(router_logs)
         self._budgets()
 
     def metric(self, name: str, statistic: str, period: cdk.Duration = PERIOD) -> cloudwatch.Metric:
@@ -118,62 +120,23 @@ class OperationsStack(cdk.Stack):
         declared.add_alarm_action(actions.SnsAction(self._topic))
         declared.add_ok_action(actions.SnsAction(self._topic))
 
-    def _dashboard(self) -> None:
+    def _dashboard(self, router_logs: logs.ILogGroup) -> None:
         dashboard = cloudwatch.Dashboard(self, "Dashboard", dashboard_name=self._settings.owner)
-        for row in self._rows():
-            dashboard.add_widgets(
-                *(cloudwatch.GraphWidget(title=title, width=12, left=lines) for title, lines in row.items())
-            )
+        for row in graphs(self._settings):
+            dashboard.add_widgets(*(self._widget(graph, router_logs) for graph in row))
         cdk.CfnOutput(self, "DashboardName", value=self._settings.owner)
 
-    def _rows(self) -> Iterator[Mapping[str, list[cloudwatch.IMetric]]]:
-        """Yield the dashboard's rows: graphs by title."""
-
-        def all_of(*names: str, as_: tuple[str, ...] = ("Sum",)) -> list[cloudwatch.IMetric]:
-            return [self.metric(name, statistic) for name in names for statistic in as_]
-
-        rate, typical = ("Average",), ("p50", "p95")
-        yield {
-            "Requests": all_of("Requests"),
-            "Fallbacks, static answers, fallbacks for a caller's use": all_of(
-                "Fallback", "StaticAnswers", "CallerFallback", as_=rate
-            ),
-        }
-        yield {
-            "Latency, ms": all_of("Latency", as_=(*typical, "p99")),
-            "Model latency, ms": all_of("ModelLatency", as_=typical),
-        }
-        yield {
-            "Invalid outputs and errors": all_of("InvalidOutput", "RouterErrors", "RouteErrors", as_=rate),
-            "Cache hits": all_of("CacheHits", as_=rate),
-        }
-        if not self._settings.head.is_off:
-            yield {
-                "Answers by the classification head": all_of("HeadAnswers", as_=rate),
-                "Difference between head and distilled model": all_of("HeadDifference", as_=rate),
-            }
-        yield {
-            "Tokens": all_of("InputTokens", "OutputTokens"),
-            "Cost of the tokens, USD": all_of("CostUsd"),
-        }
-        for dimension in ("release", "source"):
-            yield {
-                f"Requests by {dimension}": self._each("Requests", "Sum", dimension),
-                f"Latency by {dimension}, ms (p95)": self._each("Latency", "p95", dimension),
-            }
-            yield {
-                f"Invalid outputs by {dimension}": self._each("InvalidOutput", "Average", dimension),
-                f"Cost of the tokens by {dimension}, USD": self._each("CostUsd", "Sum", dimension),
-            }
-        yield {"Releases failed, jobs stalled": all_of("FailedReleases", "StalledJobs")}
-        yield {"Throughput that is billed but not routed": all_of("UnroutedThroughput")}
-
-    def _each(self, name: str, statistic: str, dimension: str) -> list[cloudwatch.IMetric]:
-        """Return a search expression with a line for each value of a dimension, such as each release."""
-        schema = f"{{{METRICS_NAMESPACE},service,{dimension}}}"
-        search = f'{schema} service="{self._settings.owner}" MetricName="{name}"'
-        expression = f"SEARCH('{search}', '{statistic}', {PERIOD.to_seconds():.0f})"
-        return [cloudwatch.MathExpression(expression=expression, label="", period=PERIOD)]
+    def _widget(self, graph: Graph, router_logs: logs.ILogGroup) -> cloudwatch.IWidget:
+        if graph.query:
+            return cloudwatch.LogQueryWidget(
+                title=graph.title,
+                width=12,
+                view=cloudwatch.LogQueryVisualizationType.LINE,
+                log_group_names=[router_logs.log_group_name],
+                query_string=graph.query,
+            )
+        shown = [self.metric(name, statistic) for name, statistic in graph.metrics]
+        return cloudwatch.GraphWidget(title=graph.title, width=12, left=shown)
 
     def _budgets(self) -> None:
         """Declare two budgets: of all that has the owner's tag, and of Bedrock in the account.

@@ -94,9 +94,10 @@ class RouterProps(Props):
         description="Log the queries themselves; they may be personal data. Default: false.",
     )
     tracing: bool = Field(
-        default=True,
-        description="Send X-Ray traces of the requests that Lambda samples, by default one a second and 5 % "
-        "of the others; X-Ray bills them. Default: true.",
+        default=False,
+        description="Send X-Ray traces of the requests that Lambda samples: one a second and 5 % of the "
+        "others, which can't be changed (AWS Lambda developer guide, services-xray). X-Ray bills them, up to "
+        "five dollars for a million requests. Default: false.",
     )
     reserved_concurrency: int | None = Field(
         default=None,

@@ -41,6 +41,11 @@ class FirstSights:
         if candidates != self._candidates:
             self._candidates, self._seen = candidates, {}
 
+    @property
+    def is_counting(self) -> bool:
+        """Return whether a candidate is rolled out."""
+        return bool(self._candidates)
+
     def count(self, release: str, query: str) -> Sight | None:
         """Return how a query counts for a release; None if it does not count."""
         if not self._candidates:

@@ -181,6 +181,7 @@ class Router:
         return trace
 
     def _see(self, trace: Trace) -> None:
+        trace.in_rollout = self._sights.is_counting
         if trace.release and trace.counts_for_canary:
             trace.sight = self._sights.count(trace.release, trace.query)
 

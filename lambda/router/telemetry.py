@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
-import threading
+import sys
+import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from aws_lambda_powertools import Logger
-from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from distilled_router.env import METRICS_NAMESPACE, RouterEnv
 from router.costs import Costs
@@ -20,12 +21,16 @@ from router.first_sights import Sight
 from router.sources import BASE, DISTILLED, HEAD, OF_THE_CALLER, STATIC, Outcome
 from router.xray import Span
 
-_UNITS = {
-    "Latency": "Milliseconds",
-    "ModelLatency": "Milliseconds",
-    "CostUsd": "None",
-    "HeadDifference": "None",
-}
+# What alarms read, with `service` alone: CloudWatch bills each name with each set of dimensions' values.
+MEASURES = {"Requests": "Count", "Latency": "Milliseconds", "CostUsd": "None", "HeadDifference": "None"}
+# The same for what is 0 or 1 for each query, or read of the route, and nearly always 0. A metric is billed by
+# the hour in which it is written, so a process writes one only until NORMAL_SECONDS after its last 1.
+RATES = {"RouterErrors", "RouteErrors", "Fallback", "CallerFallback", "StaticAnswers", "InvalidOutput"}
+NORMAL_SECONDS = 3_600.0
+# What a rollout reads of a release, besides the canary metrics, with `service` and `release`.
+OF_RELEASES = {"Fallback", "HeadAnswers"}
+# Zeros that the dashboard's graphs need in the log.
+_SHOWN = {"InvalidOutput"}
 
 
 class Note(NamedTuple):
@@ -62,6 +67,8 @@ class Trace:
     explored: bool = False
     # Mean absolute difference between the weights of head and student; None unless both answered.
     difference: float | None = None
+    # Whether the query was answered while a candidate is rolled out.
+    in_rollout: bool = False
     # As what the query counts for the rollout's canary analysis; None if it does not count.
     sight: Sight | None = None
     # Calls to AWS services, in their order.
@@ -139,47 +146,55 @@ class Trace:
         self.notes.append(Note(level, message, tuple(fields.items())))
 
 
-type Dimensions = tuple[str, str]
-"""The release and the source that values count for; no source for those that count for the release only."""
+type Attribution = tuple[str, str]
+"""The release and the source that values count for."""
+type Values = dict[str, float]
 
 
-@dataclass(slots=True)
-class Document:
-    """Metrics of one release and source: a value for each query, by name."""
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The values of one query that count for one release and source.
 
-    values: dict[str, list[float]] = field(default_factory=dict)
+    `canary` are those that only a rollout reads.
+    """
+
+    of: Attribution
+    values: Values
+    canary: Values = field(default_factory=dict)
     # Reasons by failed source.
-    failures: dict[str, set[str]] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
 
 
 class Telemetry:
     """Writes metrics and logs. Queries are personal data and are logged only if LOG_QUERIES is on.
 
-    A request writes one document for each release and source, and equal lines once, however many queries it
-    has. CloudWatch takes up to 100 values of a metric in a document (CloudWatch user guide, specification of
-    the embedded metric format), which is the largest batch; a query adds one to each metric.
+    A query is one line in CloudWatch's embedded metric format, with all its values as fields. Alarms and
+    rollouts read the metrics in it; the dashboard's other graphs read the fields (CloudWatch Logs Insights).
+    Tokens of a model that did not answer have a line of their own.
     """
 
-    def __init__(self, env: RouterEnv, logger: Logger) -> None:
-        """Use the owner as `service` in metrics."""
+    def __init__(self, env: RouterEnv, logger: Logger, now: Callable[[], float] = time.time) -> None:
+        """Use the owner as `service` in metrics. `now` returns the wall clock in seconds."""
         self._owner = env.owner
         self._log_queries = env.log_queries
         self._logger = logger
         self._costs = Costs(env)
-        self._lock = threading.Lock()
-        self._metrics = EphemeralMetrics(namespace=METRICS_NAMESPACE, service=env.owner)
+        self._now = now
+        # When each rate was last 1.
+        self._seen: dict[str, float] = {}
 
     def finished(self, traces: Sequence[Trace], request_id: str | None) -> None:
         """Record that the queries of a request were answered."""
-        documents: dict[Dimensions, Document] = {}
+        lines: list[Line] = []
         for trace in traces:
             try:
-                self._count(trace, documents)
+                lines += self._lines(trace)
             except Exception as error:  # the others' metrics are still written
                 trace.unexpected("metrics", error)
         self._log(traces)
+        reads = [float(error) for trace in traces for error in trace.route_errors]
         try:
-            self._emit(documents, [error for trace in traces for error in trace.route_errors], request_id)
+            self._write(lines, reads, request_id)
         except Exception as error:  # the answer must not fail because of metrics
             lost = Trace()
             lost.unexpected("metrics", error)
@@ -194,20 +209,25 @@ class Telemetry:
             for trace in traces:
                 self._logger.info("answered", query=trace.query, weights=trace.weights, source=trace.source)
 
-    def _count(self, trace: Trace, documents: dict[Dimensions, Document]) -> None:
-        """Add the values of one query, all or none."""
-        found = [(of, name, _number(value)) for of, name, value in self._values(trace)]
-        for of, name, value in found:
-            documents.setdefault(of, Document()).values.setdefault(name, []).append(value)
-        failures = documents[trace.release or BASE, trace.source].failures
-        for source, reason in trace.failures.items():
-            failures.setdefault(source, set()).add(reason)
+    def _lines(self, trace: Trace) -> Iterator[Line]:
+        """Yield the lines of one query, all or none."""
+        found: dict[Attribution, Values] = {}
+        for of, name, value in [(of, name, _number(value)) for of, name, value in self._values(trace)]:
+            found.setdefault(of, {})[name] = value
+        request = trace.release or BASE, trace.source
+        canary: Values = {}
+        if trace.in_rollout and trace.release:
+            canary = {name: value for name, value in found[request].items() if name in OF_RELEASES}
+            canary |= {name: _number(value) for name, value in _canary(trace)}
+        for of, values in found.items():
+            is_request = of == request
+            yield Line(of, values, canary if is_request else {}, trace.failures if is_request else {})
 
-    def _values(self, trace: Trace) -> Iterator[tuple[Dimensions, str, float]]:
+    def _values(self, trace: Trace) -> Iterator[tuple[Attribution, str, float]]:
         """Yield each value with the release and source that it counts for, and its metric."""
         release = trace.release or BASE
         asked, outcome = (DISTILLED, trace.distilled) if trace.release else (BASE, trace.base)
-        outcome = outcome or Outcome(called=False)
+        outcome = outcome or NOT_CALLED
         of = (release, trace.source)
         # 0 or 1 for each query, so that the average is a rate.
         yield of, "Requests", 1
@@ -217,7 +237,7 @@ class Telemetry:
         # The rates of a model are of the queries that the head left to it.
         if not trace.is_by_head:
             yield of, "InvalidOutput", outcome.invalid
-        yield of, "Latency", round(trace.latency_ms, 3)
+        yield of, "Latency", round(trace.latency_ms, 1)
         # A caller's own use says nothing about the models, and must not dilute what others' queries say.
         if not trace.is_of_the_caller and not trace.is_by_head:
             yield of, "Fallback", trace.source != DISTILLED
@@ -226,8 +246,7 @@ class Telemetry:
         if trace.release and trace.has_head:
             yield of, "HeadAnswers", trace.is_by_head
         if trace.difference is not None:
-            yield of, "HeadDifference", trace.difference
-        yield from (((release, ""), name, value) for name, value in _canary(trace, outcome))
+            yield of, "HeadDifference", round(trace.difference, 4)
         # The request counts for the source that answered, the tokens for the source that used them.
         yield from self._call(outcome, (release, asked))
         if trace.release and trace.base and trace.base.called:
@@ -235,7 +254,7 @@ class Telemetry:
             yield (BASE, BASE), "InvalidOutput", trace.base.invalid
             yield from self._call(trace.base, (BASE, BASE))
 
-    def _call(self, outcome: Outcome, of: Dimensions) -> Iterator[tuple[Dimensions, str, float]]:
+    def _call(self, outcome: Outcome, of: Attribution) -> Iterator[tuple[Attribution, str, float]]:
         if outcome.model_latency is None:  # no answer, no tokens
             return
         yield of, "ModelLatency", outcome.model_latency
@@ -245,39 +264,59 @@ class Telemetry:
         if usd is not None:
             yield of, "CostUsd", round(usd, 12)
 
-    def _emit(
-        self, documents: dict[Dimensions, Document], route_errors: list[int], request_id: str | None
-    ) -> None:
-        # The metrics object holds one set at a time.
-        with self._lock:
-            try:
-                if route_errors:
-                    self._flush({"RouteErrors": list(map(float, route_errors))})
-                for (release, source), document in documents.items():
-                    if "Requests" in document.values:
-                        failures = {name: ", ".join(sorted(of)) for name, of in document.failures.items()}
-                        self._metrics.add_metadata("failures", failures)
-                        self._metrics.add_metadata("request_id", request_id)
-                    if source:
-                        # The set with `service` alone is there by default.
-                        self._metrics.add_dimensions(service=self._owner, release=release)
-                        self._metrics.add_dimensions(service=self._owner, source=source)
-                    else:
-                        self._metrics.add_dimension("release", release)
-                    self._flush(document.values)
-            finally:
-                self._metrics.clear_metrics()
+    def _write(self, lines: Sequence[Line], reads: Sequence[float], request_id: str | None) -> None:
+        """Write the lines of a request and its reads of the route."""
+        now = self._now()
+        for values in (*(line.values for line in lines), *({"RouteErrors": read} for read in reads)):
+            self._seen.update(dict.fromkeys((name for name in RATES if values.get(name)), now))
+        told = {name for name in RATES if now - self._seen.get(name, -math.inf) < NORMAL_SECONDS}
+        written = [self._read(read, now) for read in reads if "RouteErrors" in told]
+        written += [self._document(line, told, now, request_id) for line in lines]
+        sys.stdout.write("".join(f"{json.dumps(one, separators=(',', ':'))}\n" for one in written))
+        sys.stdout.flush()
 
-    def _flush(self, values: dict[str, list[float]]) -> None:
-        # Not by add_metric, which writes a document of its own at the hundredth value.
-        self._metrics.metric_set.update(
-            (name, {"Unit": _UNITS.get(name, "Count"), "StorageResolution": 60, "Value": found})
-            for name, found in values.items()
-        )
-        self._metrics.flush_metrics()
+    def _read(self, error: float, now: float) -> dict[str, Any]:
+        directive = _directive(["service"], {"RouteErrors": "Count"})
+        return {**_metadata(now, directive), "service": self._owner, "RouteErrors": error}
+
+    def _document(self, line: Line, told: set[str], now: float, request_id: str | None) -> dict[str, Any]:
+        """Return a line as a document; zeros of rates that are not told are left out."""
+        release, source = line.of
+        values = {
+            name: value
+            for name, value in (line.values | line.canary).items()
+            if value or name not in RATES or name in told | _SHOWN or name in line.canary
+        }
+        units = {
+            name: MEASURES.get(name, "Count") for name in line.values if name in MEASURES or name in told
+        }
+        directives = [_directive(["service"], units)] if units else []
+        if line.canary:
+            directives.append(_directive(["service", "release"], dict.fromkeys(line.canary, "Count")))
+        document = {**_metadata(now, *directives), "service": self._owner, "release": release}
+        document |= {"source": source, **values}
+        if line.failures:
+            document |= {"failures": dict(line.failures), "request_id": request_id}
+        return document
 
 
-def _canary(trace: Trace, outcome: Outcome) -> Iterator[tuple[str, float]]:
+NOT_CALLED = Outcome(called=False)
+
+
+def _metadata(now: float, *directives: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes a line declare metrics; nothing if there are none."""
+    if not directives:
+        return {}
+    return {"_aws": {"Timestamp": int(now * 1000), "CloudWatchMetrics": list(directives)}}
+
+
+def _directive(dimensions: list[str], units: Mapping[str, str]) -> dict[str, Any]:
+    """Return the declaration of metrics with one set of dimensions."""
+    metrics = [{"Name": name, "Unit": unit} for name, unit in units.items()]
+    return {"Namespace": METRICS_NAMESPACE, "Dimensions": [dimensions], "Metrics": metrics}
+
+
+def _canary(trace: Trace) -> Iterator[tuple[str, float]]:
     """Yield what a query counts for the canary analysis.
 
     A query that explored the model stands for those that the head answered, so it counts apart.
@@ -290,6 +329,7 @@ def _canary(trace: Trace, outcome: Outcome) -> Iterator[tuple[str, float]]:
     if trace.is_by_head:
         yield "CanaryHead", 1
     else:
+        outcome = trace.distilled or NOT_CALLED
         kind = "CanaryExplored" if trace.explored else "Canary"
         yield f"{kind}Errors", trace.errors > 0
         yield f"{kind}Fallback", trace.source != DISTILLED

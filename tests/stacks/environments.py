@@ -138,6 +138,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
                 "queries": "data/queries.txt",
             },
             "gate": {"minimum_examples": 40},
+            "router": {"tracing": True},
             "endpoint": {
                 "kind": "provisioned",
                 "provisioned": {"model_units": 2, "hourly_price_usd": 100.0},

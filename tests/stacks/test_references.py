@@ -18,6 +18,7 @@ STAYING = {
     "AWS::DynamoDB::Table",
     "AWS::SNS::Topic",
     "AWS::SQS::Queue",
+    "AWS::Logs::LogGroup",
     "AWS::IAM::Role",
 }
 

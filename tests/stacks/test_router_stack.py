@@ -87,7 +87,6 @@ def test_each_route_is_throttled_as_the_settings_say(assembly: Assembly) -> None
         "POST /routes": {
             "ThrottlingRateLimit": router.batch_throttle_rate,
             "ThrottlingBurstLimit": router.batch_throttle_burst,
-            "DetailedMetricsEnabled": limits["DetailedMetricsEnabled"],
         }
     }
 

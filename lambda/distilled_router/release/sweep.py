@@ -140,7 +140,7 @@ class Sweeper:
 
         The route, releases in progress and the releases kept for rollback need theirs. `failed` is the digest
         of a release that has just failed, whose execution is still open. Emits the number of throughput that
-        is billed without being routed to as a metric.
+        is billed without being routed to as a metric, unless it is 0.
 
         Raises ResourceError with all refusals, after the rest is done.
         """
@@ -159,7 +159,8 @@ class Sweeper:
             reason = needed.get(item.digest) or self._needed_since(item.digest)
             self._remove(result, item, reason, self._delete_deployment)
         self._sweep_models(result, found.models, known, needed)
-        count("UnroutedThroughput", self.owner, len(result.unrouted))
+        if result.unrouted:  # a metric is billed by the hour in which it is written
+            count("UnroutedThroughput", self.owner, len(result.unrouted))
         self._log("swept", result)
         result.check()
         return result

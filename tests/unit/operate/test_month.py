@@ -49,7 +49,7 @@ def test_the_line_of_a_query_is_counted_as_the_router_writes_it() -> None:
     owner = ("service", settings.owner)
     assert ("Latency", (owner,)) in found.series
     assert ("CostUsd", (owner,)) in found.series
-    assert 300 < found.size < 2_000
+    assert 300 < found.size < 500
     how = charges(settings)["log ingestion"].busy.how
     assert f"router {found.size:,}," in how
 
@@ -62,11 +62,20 @@ def test_queries_that_are_logged_make_longer_lines() -> None:
 def test_each_series_of_the_code_is_billed() -> None:
     settings = load("dev")
     found = month(settings)
-    series = router_lines.query(settings).series | router_lines.route_read(settings).series
-    idle, busy = found.series
-    assert busy >= len(series) + idle
-    assert charges(settings)["metrics"].busy.usd == pytest.approx(0.30 * busy)
-    assert ("RouteErrors", (("service", settings.owner),)) in series
+    series = router_lines.query(settings).series
+    assert series == {(name, (("service", settings.owner),)) for name in ("Requests", "Latency", "CostUsd")}
+    assert found.series == 3
+    assert charges(settings)["metrics"].busy.usd == pytest.approx(0.90)
+    assert charges(settings)["metrics"].idle.usd == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_million_queries_cost_at_most_15_dollars(name: str) -> None:
+    """With all alarms and graphs, and with no query answered from a cache: it was 33 to 36 dollars."""
+    found = charges(load(name))
+    assert sum(one.busy.usd for one in found.values()) <= 15
+    assert found["alarms"].busy.usd == pytest.approx(1.40)
+    assert found["dashboard"].busy.usd == 3
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -56,9 +56,8 @@ def test_a_whole_batch_is_answered_in_its_order_some_side_by_side(bench: MakeBen
 def test_every_query_counts_for_itself(bench: MakeBench) -> None:
     made = bench(healthy(), TableDouble(LIVE_ROUTE))
     ask(made, "dog", "cat", "bird")
-    (blob,) = made.metrics()
-    assert blob["Requests"] == [1, 1, 1]
-    assert len(blob["OutputTokens"]) == 3
+    assert [blob["Requests"] for blob in made.metrics()] == [1, 1, 1]
+    assert all("OutputTokens" in blob for blob in made.metrics())
 
 
 def test_same_query_is_asked_once(bench: MakeBench) -> None:
@@ -79,7 +78,7 @@ def test_same_query_is_asked_once_without_a_cache_entry(
     assert made.bedrock.asked(STUDENT) == 1
     assert {answer["source"] for answer in answers} == {source}
     assert [answer["cached"] for answer in answers] == [False] + [True] * 5
-    assert [blob["Requests"] for blob in made.metrics() if "Requests" in blob] == [[1] * 6]
+    assert [blob["Requests"] for blob in made.metrics() if "Requests" in blob] == [1] * 6
     assert {blob["release"] for blob in made.metrics() if "Requests" in blob} == {"aaaaaaaaaaaa"}
 
 
@@ -88,7 +87,7 @@ def test_invalid_query_of_a_batch_leaves_the_others_answered(bench: MakeBench) -
     first, second, third = ask(made, "dog", "", "cat")
     assert first["source"] == third["source"] == "distilled"
     assert second == {"error": "empty_query", "message": "queries[1] is empty."}
-    assert [blob["Requests"] for blob in made.metrics()] == [[1, 1]]
+    assert [blob["Requests"] for blob in made.metrics()] == [1, 1]
 
 
 def test_batch_of_mistakes_only_is_answered_all_the_same(bench: MakeBench) -> None:
@@ -145,7 +144,7 @@ def test_latency_includes_the_wait_for_others_of_the_batch(bench: MakeBench) -> 
     assert max(answer["latency_ms"] for answer in answers[:16]) < 590
     assert min(answer["latency_ms"] for answer in answers[16:]) > 590
     assert answers[32]["latency_ms"] == answers[31]["latency_ms"]
-    assert max(max(blob["Latency"]) for blob in made.metrics() if "Latency" in blob) < 590
+    assert max(blob["Latency"] for blob in made.metrics() if "Latency" in blob) < 590
 
 
 def test_functions_own_end_bounds_a_batch(bench: MakeBench) -> None:

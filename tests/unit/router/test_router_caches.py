@@ -30,7 +30,7 @@ def test_same_query_is_answered_from_the_cache(bench: MakeBench) -> None:
     assert (first["cached"], second["cached"]) == (False, True)
     assert {**first, "cached": True, "latency_ms": 0} == {**second, "latency_ms": 0}
     assert len(made.bedrock.calls) == 1
-    assert made.metrics()[1]["CacheHits"] == [1]
+    assert made.metrics()[1]["CacheHits"] == 1
 
 
 @pytest.mark.parametrize(
@@ -148,13 +148,13 @@ def test_last_good_route_serves_while_none_can_be_read(
     assert made.ask("query 1")["release"] == "aaaaaaaaaaaa"
     blob = made.metrics()[-1]
     # Not an error of the release that the route chose before.
-    assert (blob["release"], blob["RouterErrors"]) == ("aaaaaaaaaaaa", [0])
+    assert (blob["release"], "RouterErrors" in blob) == ("aaaaaaaaaaaa", False)
     assert "route" in blob["failures"]
     reads = len(made.table.reads)
     assert reads <= 3, "one more attempt at most"
     made.ask("query 2")
     assert len(made.table.reads) == reads, "not tried again at every request"
-    assert made.route_errors() == [0, 1]
+    assert made.route_errors() == [1]
 
 
 HALF_BROKEN: dict[str, Any] = {
@@ -170,7 +170,7 @@ def test_half_broken_item_does_not_replace_the_last_good_one(bench: MakeBench) -
     made.table.item = HALF_BROKEN
     made.clock.time += 10
     assert made.ask("query 1")["release"] == "aaaaaaaaaaaa"
-    assert made.route_errors() == [0, 1]
+    assert made.route_errors() == [1]
 
 
 def test_what_can_be_read_of_a_half_broken_item_is_better_than_no_route(bench: MakeBench) -> None:
@@ -209,7 +209,7 @@ def test_route_is_read_once_more(bench: MakeBench, first: Exception | float, is_
     answer = made.ask("query 1")
     assert (answer["source"], answer["release"]) == ("distilled", "bbbbbbbbbbbb")
     assert len(made.table.reads) - before == 2
-    assert set(made.route_errors()) == {0}
+    assert made.route_errors() == []
 
 
 def test_refused_read_is_not_repeated(bench: MakeBench) -> None:
@@ -227,7 +227,7 @@ def test_emptied_route_switches_distillation_off(bench: MakeBench, item: dict[st
     made.clock.time += 10
     answer = made.ask()
     assert (answer["source"], answer["reason"]) == ("base", "no_release")
-    assert made.metrics()[-1]["RouterErrors"] == [0]
+    assert "RouterErrors" not in made.metrics()[-1]
 
 
 @pytest.mark.parametrize("expiry", [None, "soon", True, {"a"}, [], b"1800000100"], ids=repr)

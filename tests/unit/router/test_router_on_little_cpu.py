@@ -20,8 +20,8 @@ from tests.unit.router.servers import Served, TableServer, stand_in
 from tests.unit.router.throttled import Throttle
 
 PROJECT = Path(__file__).parents[3]
-# 512 MB of memory.
-SHARE = 0.3
+# 384 MB of memory.
+SHARE = 0.21
 # On a machine that is busy with other things, a process gets less than its share now and then.
 ATTEMPTS = 4
 

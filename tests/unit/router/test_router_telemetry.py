@@ -11,6 +11,8 @@ import pytest
 from distilled_router.release.route import Route, Share
 from distilled_router.task.task import Task
 from local.metrics_bridge import parse
+from router.telemetry import NORMAL_SECONDS
+from router.telemetry import RATES as RATES_OF_ROUTER
 from tests.unit.router.doubles import BASE_MODEL, ContextDouble, TableDouble, client_error, reply
 from tests.unit.router.scenes import (
     BASE_SAYS,
@@ -23,39 +25,60 @@ from tests.unit.router.scenes import (
     student,
 )
 
+MICRO = "0.035 0.14"
+DEPLOYED = "arn:aws:bedrock:us-east-1:000000000000:custom-model-deployment/abc"
+BOUGHT = "arn:aws:bedrock:us-east-1:000000000000:provisioned-model/abc"
+# 40 input and 11 output tokens at these prices per million.
+NOVA_MICRO = 2.94e-6
+ON_DEMAND = Route(1, (Share("aaaaaaaaaaaa", DEPLOYED, 1.0),))
+
 
 def test_metrics_of_a_distilled_answer(bench: MakeBench) -> None:
-    made = bench(healthy(), TableDouble(LIVE_ROUTE))
+    made = bench(healthy(**{DEPLOYED: STUDENT_SAYS}), TableDouble(ON_DEMAND), student_prices=MICRO)
     made.router.handle({"query": "dog"}, ContextDouble())
     (blob,) = made.metrics()
     (directive,) = blob["_aws"]["CloudWatchMetrics"]
     assert directive["Namespace"] == "DistilledRouter"
-    assert directive["Dimensions"] == [["service"], ["service", "release"], ["service", "source"]]
-    assert {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]} == {
-        **dict.fromkeys(("Requests", "Fallback", "RouterErrors", "CacheHits", "InvalidOutput"), "Count"),
-        **dict.fromkeys(("StaticAnswers", "CallerFallback", "InputTokens", "OutputTokens"), "Count"),
-        **dict.fromkeys(("Latency", "ModelLatency"), "Milliseconds"),
-    }
-    assert (blob["service"], blob["release"]) == ("video-router-test", "aaaaaaaaaaaa")
-    assert (blob["Requests"], blob["Fallback"], blob["InvalidOutput"], blob["CacheHits"]) == (
-        [1],
-        [0],
-        [0],
-        [0],
+    assert directive["Dimensions"] == [["service"]]
+    units = {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}
+    assert units == {"Requests": "Count", "Latency": "Milliseconds", "CostUsd": "None"}
+    assert (blob["service"], blob["release"], blob["source"]) == (
+        "video-router-test",
+        "aaaaaaaaaaaa",
+        "distilled",
     )
-    assert (blob["ModelLatency"], blob["InputTokens"], blob["OutputTokens"]) == ([300], [40], [11])
-    assert blob["Latency"][0] > 0
-    assert (blob["source"], blob["failures"], blob["request_id"]) == ("distilled", {}, "request-1")
+    assert (blob["Requests"], blob["InvalidOutput"], blob["CacheHits"]) == (1, 0, 0)
+    assert (blob["ModelLatency"], blob["InputTokens"], blob["OutputTokens"]) == (300, 40, 11)
+    assert blob["Latency"] > 0
+    assert not blob.keys() & {"failures", "request_id", "Fallback", "RouterErrors", "StaticAnswers"}
+
+
+def test_a_line_is_short_and_its_numbers_have_few_digits(bench: MakeBench) -> None:
+    """It was 910 bytes long, with latencies of 17 digits: most of the log's cost."""
+    made = bench(healthy(**{DEPLOYED: STUDENT_SAYS}), TableDouble(ON_DEMAND), student_prices=MICRO)
+    made.router.handle({"query": "dog"}, ContextDouble())
+    (blob,) = made.metrics()
+    assert size([blob]) < 480
+    assert blob["Latency"] == round(blob["Latency"], 1)
+    assert len(str(blob["CostUsd"])) < 12
+
+
+def test_failure_is_told_with_the_request_that_it_happened_in(bench: MakeBench) -> None:
+    made = bench(student("no weights"), TableDouble(LIVE_ROUTE))
+    made.router.handle({"query": "dog"}, ContextDouble())
+    request, *others = made.metrics()
+    assert (request["failures"], request["request_id"]) == ({"distilled": "invalid_output"}, "request-1")
+    assert not any({"failures", "request_id"} & other.keys() for other in others)
 
 
 def test_base_models_tokens_do_not_count_for_the_release(bench: MakeBench) -> None:
     made = bench(student("no weights"), TableDouble(LIVE_ROUTE))
     made.ask()
     request, release, base = made.metrics()
-    assert (request["release"], request["Requests"], request["Fallback"]) == ("aaaaaaaaaaaa", [1], [1])
-    assert request["InvalidOutput"] == [1]
-    assert (release["release"], release["OutputTokens"]) == ("aaaaaaaaaaaa", [11])
-    assert (base["release"], base["InvalidOutput"], base["OutputTokens"]) == ("base", [0], [11])
+    assert (request["release"], request["Requests"], request["Fallback"]) == ("aaaaaaaaaaaa", 1, 1)
+    assert request["InvalidOutput"] == 1
+    assert (release["release"], release["OutputTokens"]) == ("aaaaaaaaaaaa", 11)
+    assert (base["release"], base["InvalidOutput"], base["OutputTokens"]) == ("base", 0, 11)
     assert not {"Requests", "InvalidOutput"} & release.keys()
     assert "Requests" not in base
 
@@ -66,22 +89,15 @@ def test_a_request_counts_for_the_source_that_answered_and_tokens_for_the_one_th
     made = bench(healthy(**{STUDENT: "no weights", BASE_MODEL: "none either"}), TableDouble(LIVE_ROUTE))
     assert made.ask()["source"] == "static"
     found = [(blob["source"], blob.get("Requests"), blob.get("OutputTokens")) for blob in made.metrics()]
-    assert found == [("static", [1], None), ("distilled", None, [11]), ("base", None, [11])]
+    assert found == [("static", 1, None), ("distilled", None, 11), ("base", None, 11)]
 
 
 def test_a_base_models_answer_that_is_no_weights_counts_so(bench: MakeBench) -> None:
     made = bench(healthy(**{BASE_MODEL: "no weights"}), TableDouble(None))
     made.ask()
     request, base = made.metrics()
-    assert (request["source"], request["release"], request["InvalidOutput"]) == ("static", "base", [1])
-    assert (base["source"], base["release"], base["OutputTokens"]) == ("base", "base", [11])
-
-
-MICRO = "0.035 0.14"
-DEPLOYED = "arn:aws:bedrock:us-east-1:000000000000:custom-model-deployment/abc"
-BOUGHT = "arn:aws:bedrock:us-east-1:000000000000:provisioned-model/abc"
-# 40 input and 11 output tokens at these prices per million.
-NOVA_MICRO = 2.94e-6
+    assert (request["source"], request["release"], request["InvalidOutput"]) == ("static", "base", 1)
+    assert (base["source"], base["release"], base["OutputTokens"]) == ("base", "base", 11)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +113,7 @@ def test_cost_is_that_of_the_tokens(bench: MakeBench, endpoint: str, prices: str
     made = bench(healthy(**{endpoint: STUDENT_SAYS}), TableDouble(route), student_prices=prices)
     made.ask()
     (blob,) = made.metrics()
-    assert blob.get("CostUsd") == (None if usd is None else [pytest.approx(usd)])
+    assert blob.get("CostUsd") == (None if usd is None else pytest.approx(usd))
 
 
 def test_base_models_cost_is_its_own(bench: MakeBench) -> None:
@@ -105,7 +121,7 @@ def test_base_models_cost_is_its_own(bench: MakeBench) -> None:
     made.ask()
     _, release, base = made.metrics()
     assert "CostUsd" not in release  # an endpoint without a known price
-    assert base["CostUsd"] == [pytest.approx(NOVA_MICRO)]
+    assert base["CostUsd"] == pytest.approx(NOVA_MICRO)
 
 
 @pytest.mark.parametrize(("says", "static"), [(STUDENT_SAYS, 0), (client_error("AccessDenied", 403), 1)])
@@ -114,7 +130,7 @@ def test_static_answers_have_a_metric_of_their_own(bench: MakeBench, says: Any, 
     made = bench(healthy(**{BASE_MODEL: says}), TableDouble(None))
     made.ask()
     (blob,) = made.metrics()
-    assert (blob["Fallback"], blob["StaticAnswers"]) == ([1], [static])
+    assert (blob["Fallback"], blob.get("StaticAnswers", 0)) == (1, static)
 
 
 THROTTLED = client_error("ThrottlingException", 429)
@@ -124,11 +140,11 @@ RATES = ("CallerFallback", "Fallback", "StaticAnswers")
 @pytest.mark.parametrize(
     ("student_says", "base_says", "rates"),
     [
-        (THROTTLED, BASE_SAYS, ([1], None, [0])),
-        (THROTTLED, THROTTLED, ([1], None, None)),
-        (THROTTLED, client_error("AccessDenied", 403), ([1], None, [1])),
-        ("no weights", THROTTLED, ([0], [1], [1])),
-        ("no weights", BASE_SAYS, ([0], [1], [0])),
+        (THROTTLED, BASE_SAYS, (1, None, None)),
+        (THROTTLED, THROTTLED, (1, None, None)),
+        (THROTTLED, client_error("AccessDenied", 403), (1, None, 1)),
+        ("no weights", THROTTLED, (None, 1, 1)),
+        ("no weights", BASE_SAYS, (None, 1, None)),
     ],
 )
 def test_use_of_a_caller_counts_as_no_failure_of_a_model(
@@ -137,8 +153,8 @@ def test_use_of_a_caller_counts_as_no_failure_of_a_model(
     """One caller could roll back a release, and raise the alarms Fallback and StaticAnswers."""
     made = bench(healthy(**{STUDENT: student_says, BASE_MODEL: base_says}), TableDouble(LIVE_ROUTE))
     made.ask_all(["dog", "dog"])
-    values = made.metrics()[0]
-    assert tuple(values.get(name) for name in RATES) == tuple(rate and rate * 2 for rate in rates)
+    both = [blob for blob in made.metrics() if "Requests" in blob]
+    assert [tuple(blob.get(name) for name in RATES) for blob in both] == [rates, rates]
 
 
 def test_use_above_an_allowance_counts_for_the_caller(bench: MakeBench) -> None:
@@ -146,15 +162,14 @@ def test_use_above_an_allowance_counts_for_the_caller(bench: MakeBench) -> None:
     for query in ("dog", "cat", "cow", "cow"):
         made.ask(query)
     written = [tuple(blob.get(name) for name in RATES) for blob in made.metrics() if "Requests" in blob]
-    over = ([1], None, [0])
-    assert written == [([0], [0], [0]), over, ([1], None, None), ([1], None, None)]
+    assert written == [(None, None, None), (1, None, None), (1, None, None), (1, None, None)]
 
 
 def test_metrics_without_a_model_call(bench: MakeBench) -> None:
     made = bench(healthy(**{BASE_MODEL: client_error("AccessDeniedException", 403)}), TableDouble(None))
     made.ask()
     (blob,) = made.metrics()
-    assert (blob["release"], blob["Fallback"]) == ("base", [1])
+    assert (blob["release"], blob["Fallback"]) == ("base", 1)
     assert not blob.keys() & {"ModelLatency", "InputTokens", "OutputTokens"}
 
 
@@ -200,9 +215,9 @@ def test_reads_of_the_route_count_for_no_release(bench: MakeBench) -> None:
     made.ask()
     (blob,) = [line for line in made.output() if "RouteErrors" in line]
     (directive,) = blob["_aws"]["CloudWatchMetrics"]
-    assert (directive["Dimensions"], blob["RouteErrors"]) == ([["service"]], [1])
+    assert (directive["Dimensions"], blob["RouteErrors"]) == ([["service"]], 1)
     assert not {"release", "source"} & blob.keys()
-    assert [blob["RouterErrors"] for blob in made.metrics()] == [[0]]
+    assert all("RouterErrors" not in blob for blob in made.metrics())
 
 
 def test_errors_count_once_a_request(bench: MakeBench) -> None:
@@ -211,8 +226,59 @@ def test_errors_count_once_a_request(bench: MakeBench) -> None:
         TableDouble(LIVE_ROUTE),
     )
     assert made.ask()["source"] == "static"
-    assert made.metrics()[0]["RouterErrors"] == [1]
+    assert made.metrics()[0]["RouterErrors"] == 1
     assert made.metrics()[0]["failures"] == {"distilled": "RuntimeError", "base": "RuntimeError"}
+
+
+# Rates
+
+
+def rates_of(lines: list[dict[str, Any]], metric: str) -> list[float]:
+    """Return the values of a metric with `service` alone, as CloudWatch extracts them."""
+    found = (datum for line in lines for _, datum in parse(json.dumps(line)))
+    return [
+        value
+        for datum in found
+        if datum["MetricName"] == metric and [one["Name"] for one in datum["Dimensions"]] == ["service"]
+        for value in datum["Values"]
+    ]
+
+
+@pytest.mark.parametrize("rate", sorted(RATES_OF_ROUTER - {"RouteErrors"}))
+def test_a_rate_is_told_from_its_first_query_until_an_hour_after_its_last(
+    bench: MakeBench, rate: str
+) -> None:
+    """A metric is billed by the hour in which it is written. Its average is that of all these queries."""
+    changes: dict[str, dict[str, Any]] = {
+        "RouterErrors": {STUDENT: RuntimeError("a bug"), BASE_MODEL: BASE_SAYS},
+        "Fallback": {STUDENT: "no weights", BASE_MODEL: BASE_SAYS},
+        "CallerFallback": {STUDENT: THROTTLED, BASE_MODEL: BASE_SAYS},
+        "StaticAnswers": {STUDENT: "no weights", BASE_MODEL: "none either"},
+        "InvalidOutput": {STUDENT: "no weights", BASE_MODEL: BASE_SAYS},
+    }
+    made = bench(healthy(), TableDouble(LIVE_ROUTE), cache_entries=0)
+    good = dict(made.bedrock.says)
+    made.ask("a")
+    assert rates_of(made.output(), rate) == []
+    made.bedrock.says.update(changes[rate])
+    made.ask("b")
+    made.bedrock.says.update(good)
+    bad_at = made.clock.time
+    for later in (60, NORMAL_SECONDS - 1, NORMAL_SECONDS, NORMAL_SECONDS + 60):
+        made.clock.time = bad_at + later
+        assert made.ask(f"c {later}")["source"] == "distilled"
+    told = rates_of(made.output(), rate)
+    # The first is of two models, if the base model answered too.
+    assert told in ([1, 0, 0], [1, 0, 0, 0])
+
+
+def test_reads_of_the_route_are_told_alike(bench: MakeBench) -> None:
+    made = bench(healthy(), TableDouble(LIVE_ROUTE), route_seconds=1)
+    for fails in (None, client_error("InternalServerError", 500), None):
+        made.table.fails = fails
+        made.ask("dog")
+        made.clock.time += 60
+    assert rates_of(made.output(), "RouteErrors") == [1, 0]
 
 
 # Batches
@@ -225,24 +291,19 @@ def size(lines: list[dict[str, Any]]) -> int:
     return sum(len(json.dumps(line, separators=(",", ":"))) + 1 for line in lines)
 
 
-def test_batch_writes_one_document(bench: MakeBench) -> None:
-    """100 queries wrote 100 documents with 62 KB."""
+def test_each_query_of_a_batch_is_a_line(bench: MakeBench) -> None:
+    """The dashboard's graphs read numbers from the log, not lists."""
     made = bench(healthy(), TableDouble(LIVE_ROUTE))
-    alone = bench(healthy(), TableDouble(LIVE_ROUTE))
     made.ask_all(WHOLE)
-    (blob,) = made.metrics()
-    written = size([blob])
-    for query in WHOLE:
-        alone.ask(query)
-    one_by_one = size(alone.metrics())
-    assert one_by_one > 55_000
-    assert written < 6_000
-    (directive,) = blob["_aws"]["CloudWatchMetrics"]
-    assert {len(blob[metric["Name"]]) for metric in directive["Metrics"]} == {100}
+    assert len(made.metrics()) == 100
+    assert not any(isinstance(value, list) for blob in made.metrics() for value in blob.values())
 
 
 def data(lines: list[dict[str, Any]]) -> Counter[tuple[Any, ...]]:
-    """Return the values that CloudWatch extracts, by metric and dimensions; without times."""
+    """Return the values that CloudWatch extracts, by metric and dimensions; without times.
+
+    Zeros of rates depend on the order: they are told after the first 1.
+    """
     found: Counter[tuple[Any, ...]] = Counter()
     for line in lines:
         for _, datum in parse(json.dumps(line)):
@@ -250,7 +311,8 @@ def data(lines: list[dict[str, Any]]) -> Counter[tuple[Any, ...]]:
             for value in (
                 datum["Values"] if datum["MetricName"] != "Latency" else [0.0] * len(datum["Values"])
             ):
-                found[datum["MetricName"], dimensions, value] += 1
+                if value or len(dimensions) > 1 or datum["MetricName"] not in RATES_OF_ROUTER:
+                    found[datum["MetricName"], dimensions, value] += 1
     return found
 
 
@@ -271,14 +333,9 @@ def test_batch_counts_as_its_queries_count_one_by_one(bench: MakeBench) -> None:
     for query in [*asked, asked[0]]:
         alone.ask(query)
     assert data(written) == data(alone.metrics())
-    releases = {(line["release"], line.get("source", "")) for line in written}
-    assert releases >= {
-        ("aaaaaaaaaaaa", "distilled"),
-        ("bbbbbbbbbbbb", "static"),
-        ("base", "base"),
-        ("aaaaaaaaaaaa", ""),
-    }
-    assert len(written) == len(releases), "one document for each"
+    releases = {(line["release"], line["source"]) for line in written}
+    assert releases >= {("aaaaaaaaaaaa", "distilled"), ("bbbbbbbbbbbb", "static"), ("base", "base")}
+    assert sum("Requests" in line for line in written) == len(asked) + 1
 
 
 class ByQuery:
@@ -311,7 +368,6 @@ def test_equal_lines_of_a_batch_are_written_once(bench: MakeBench) -> None:
     )
     assert line["queries"] == 100
     assert made.metrics()[0]["failures"] == {"distilled": "invalid_output"}
-    assert size(made.output()) < 9_000
 
 
 def test_unequal_reasons_of_a_batch_are_all_told(bench: MakeBench) -> None:
@@ -328,8 +384,9 @@ def test_unequal_reasons_of_a_batch_are_all_told(bench: MakeBench) -> None:
         ("source failed", "invalid_output"): 98,
         ("unexpected error", "RuntimeError"): 1,
     }
-    assert made.metrics()[0]["failures"] == {"distilled": "RuntimeError, denied, invalid_output"}
-    assert sum(made.metrics()[0]["RouterErrors"]) == 1
+    failures = Counter(line["failures"]["distilled"] for line in made.metrics() if "failures" in line)
+    assert failures == {"RuntimeError": 1, "denied": 1, "invalid_output": 98}
+    assert sum(line.get("RouterErrors", 0) for line in made.metrics()) == 1
 
 
 def test_each_query_of_a_batch_is_logged_where_queries_are_logged(bench: MakeBench) -> None:
@@ -363,7 +420,6 @@ def test_value_that_cloudwatch_refuses_costs_the_others_nothing(
 ) -> None:
     made = bench(Odd(**changes), TableDouble(LIVE_ROUTE))
     assert {answer["source"] for answer in made.ask_all(["dog", "odd", "cat"])} == {"distilled"}
-    (blob,) = made.metrics()
-    assert (blob["Requests"], blob["InputTokens"]) == ([1, 1], [40, 40])
+    assert [(blob["Requests"], blob["InputTokens"]) for blob in made.metrics()] == [(1, 40), (1, 40)]
     (line,) = made.logs()
     assert (line["message"], line["source"], line["queries"]) == ("unexpected error", "metrics", 1)

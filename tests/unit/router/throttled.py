@@ -1,7 +1,7 @@
 """Hold a process to a fraction of a CPU, as Lambda holds a function by its memory.
 
 Lambda gives a function a share of CPU time in proportion to its memory, one CPU at 1,769 MB (Lambda developer
-guide, "memory"); 512 MB are 0.29 of one. Containers do this by a cgroup's quota. Where tests run, cgroups may
+guide, "memory"); 384 MB are 0.22 of one. Containers do this by a cgroup's quota. Where tests run, cgroups may
 not be writable, so a thread does the same with signals: in each period, the process is stopped once it has
 used its quota of CPU time, and continues in the next one.
 """
