@@ -14,7 +14,7 @@ DEPLOYS := .venv/.installed-deploy
 INSTALLED := .venv/.installed-local
 TESTS := .venv/.installed-tests
 CHECKS := .venv/.installed-checks
-SOURCES := app.py stacks cdk_distilled_router operate local tests data benchmarks docs/reference examples/constructs examples/existing-job
+SOURCES := app.py stacks cdk_distilled_router operate local tests data benchmarks docs/reference examples/constructs examples/existing-job examples/network
 FUNCTIONS := $(wildcard lambda/*/)
 TIMED = $(if $(DURATIONS),--durations=$(DURATIONS))
 # As it was typed: make would expand a dollar sign in it.

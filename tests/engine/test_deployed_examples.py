@@ -79,14 +79,34 @@ def test_an_example_is_deployed_answers_and_is_removed(engine: Engine, tmp_path:
     remove(engine, declared)
 
 
+def test_in_the_platforms_network_every_function_is_inside(engine: Engine, tmp_path: Path) -> None:
+    file = tmp_path / "private.toml"
+    run(engine, "-m", "examples.network.deploy_platform", str(file))
+    settings = changed(load(file), SHORT)
+    declared = variant("private", tmp_path / "assembly", settings)
+    deploy(engine, declared)
+    check_answers(engine, declared, settings)
+    functions = engine.aws("lambda").list_functions()["Functions"]
+    assert engine.interfaces()["held"] == sorted(each["FunctionName"] for each in functions)
+    remove(engine, declared)
+    assert engine.interfaces() == {"held": [], "leaving": [], "left": []}
+    assert engine.delete("router-platform").succeeded
+
+
+def run(engine: Engine, *arguments: str) -> str:
+    """Run Python with the variables that reach the emulator; return its output."""
+    access = {**without_aws(), **read_variables(engine.state.env), "PYTHONPATH": "lambda"}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, env=access, cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.strip()
+
+
 def test_an_existing_job_is_released_and_left_alone(engine: Engine, tmp_path: Path) -> None:
-    command = [sys.executable, str(PROJECT / "examples" / "existing-job" / "train.py")]
-    access = {**without_aws(), **read_variables(engine.state.env)}
-    trained = subprocess.run(command, env=access, stdout=subprocess.PIPE, text=True, check=True)
+    job = run(engine, "examples/existing-job/train.py")
     before = engine.held("jobs"), engine.held("models")
 
     flags = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
-    context = {**flags, "job": trained.stdout.strip(), "bucket": "search-data"}
+    context = {**flags, "job": job, "bucket": "search-data"}
     app = cdk.App(context=context, outdir=str(tmp_path), analytics_reporting=False)
     stack = import_module("examples.existing-job.adopt").declare(app).stack_name
     app.synth()
