@@ -37,7 +37,7 @@ _PRICE = re.compile(r"Training: ([\d.]+) USD once, at most ([\d.]+), for ([\d,]+
 
 
 def unknown_settings(page: str) -> list[str]:
-    """Return the settings files that a page's commands name, and that neither exist nor are written by one."""
+    """Return the settings files that a page names, and that neither exist nor are written by its commands."""
     named = sorted(set(_ENV.findall(page)))
     return [name for name in named if not (file := PROJECT / name).is_file() and file != PLATFORM.WRITTEN]
 
