@@ -58,7 +58,7 @@ class Router(Construct):
 
     Cost:
         For each request: API Gateway, Lambda, tokens of the model that answers, log lines, and X-Ray traces
-        if `props.tracing`. For each month: custom metrics. Nothing for an idle function.
+        if `props.tracing`. For each hour with requests: custom metrics. Nothing while idle.
 
     Permissions:
         The function invokes models through endpoints with the owner's tag, and the base model. It reads the
