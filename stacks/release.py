@@ -16,6 +16,7 @@ from cdk_distilled_router.release.context import ReleaseProps, ReleaseSource, Re
 from cdk_distilled_router.release.stores import releases_topic
 from cdk_distilled_router.release.wait import ReleaseWait
 from distilled_router.cost.prices import HOURS_A_MONTH
+from distilled_router.release.route import TIME_TO_LIVE
 from stacks.settings import Settings
 
 MONTHS = {"OneMonth": 1, "SixMonths": 6}
@@ -51,7 +52,7 @@ class ReleaseStack(cdk.Stack):
             description=_description(settings),
         )
         self._settings, self._hosting = settings, hosting
-        self.table = items_table(self, "Releases", key)
+        self.table = items_table(self, "Releases", key, time_to_live=TIME_TO_LIVE)
         self.topic = releases_topic(self, "Notifications", key)
         self.release = Release(
             self,

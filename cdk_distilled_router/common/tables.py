@@ -10,8 +10,13 @@ from constructs import Construct
 from cdk_distilled_router.common.nag import acknowledge
 
 
-def items_table(scope: Construct, construct_id: str, key: kms.IKey | None) -> dynamodb.Table:
-    """Return a table whose items have an `id`, encrypted with the key or, without one, with an AWS key."""
+def items_table(
+    scope: Construct, construct_id: str, key: kms.IKey | None, *, time_to_live: str | None = None
+) -> dynamodb.Table:
+    """Return a table whose items have an `id`, encrypted with the key or, without one, with an AWS key.
+
+    `time_to_live` is the attribute with the epoch second after which DynamoDB deletes an item.
+    """
     table = dynamodb.Table(
         scope,
         construct_id,
@@ -22,6 +27,7 @@ def items_table(scope: Construct, construct_id: str, key: kms.IKey | None) -> dy
         point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
             point_in_time_recovery_enabled=True
         ),
+        time_to_live_attribute=time_to_live,
         # Its items are of no use after the stack's deletion, which also deletes the resources of releases.
         removal_policy=cdk.RemovalPolicy.DESTROY,
     )

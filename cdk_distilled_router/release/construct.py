@@ -26,6 +26,7 @@ from cdk_distilled_router.release.machine import ReleaseMachine
 from cdk_distilled_router.release.reference import HeadSource
 from cdk_distilled_router.release.stores import releases_topic, undelivered_queue
 from distilled_router.bedrock.naming import holdout_digest
+from distilled_router.release.route import TIME_TO_LIVE
 
 DEFAULT_PROPS, OWN_STORES = ReleaseProps(), ReleaseStores()
 
@@ -105,7 +106,7 @@ class Release(Construct):
         super().__init__(scope, construct_id)
         self.holdout = holdout_digest(holdout_key)
         self.owner, self.digest, self.key = owner, job.digest, stores.key or bucket.encryption_key
-        self.table = stores.table or items_table(self, "Table", self.key)
+        self.table = stores.table or items_table(self, "Table", self.key, time_to_live=TIME_TO_LIVE)
         self.topic = stores.topic or releases_topic(self, "Topic", self.key)
         self.undelivered = undelivered_queue(self, "Undelivered")
         self._context = ReleaseContext(

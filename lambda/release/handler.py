@@ -354,11 +354,15 @@ def _supersede_others(aws: Services, digest: str) -> None:
 
 
 def _end_all(event: Event, aws: Services) -> bool:
-    """Stop all executions and empty the route; return whether both are done. Call again until then."""
+    """Stop all executions and empty the route; return whether both are done. Call again until then.
+
+    Releases in a final state keep it. Their executions are only looked at, since they may not have ended yet.
+    """
     aws.releases.declarations.remove(Claimant.of(event))
     closed = True
     for release in list(aws.releases.all()):
-        aws.releases.transition(release.digest, SUPERSEDED, "the stack is being deleted")
+        if not release.is_final:
+            aws.releases.transition(release.digest, SUPERSEDED, "the stack is being deleted")
         closed &= executions.stop(aws.stepfunctions, release.execution, "the stack is being deleted")
     route = aws.releases.route()
     try:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from distilled_router.release.route import TIME_TO_LIVE
 from tests.stacks.assembly import Assembly, Resource, Statement
 
 
@@ -31,6 +32,14 @@ def test_table_is_encrypted_with_our_key_and_can_be_restored(assembly: Assembly)
     }
     assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
     assert table["KeySchema"] == [{"AttributeName": "id", "KeyType": "HASH"}]
+
+
+def test_old_copies_of_the_route_end_and_requests_of_resources_do_not(assembly: Assembly) -> None:
+    table = assembly.one("AWS::DynamoDB::Table", "Releases").properties
+    assert table["TimeToLiveSpecification"] == {"AttributeName": TIME_TO_LIVE, "Enabled": True}
+    others = [each for each in assembly.resources("AWS::DynamoDB::Table") if each.properties != table]
+    assert others
+    assert not any("TimeToLiveSpecification" in other.properties for other in others)
 
 
 def test_topic_is_encrypted_with_our_key_and_refuses_what_is_not_tls(assembly: Assembly) -> None:

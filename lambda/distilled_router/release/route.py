@@ -17,6 +17,8 @@ from typing import Any
 ROUTE = "route"
 ROUTE_COPY = "route@"
 RELEASE = "release@"
+# Attribute of the releases table: the epoch second after which DynamoDB deletes an item.
+TIME_TO_LIVE = "delete_after"
 DECLARED = "declared"
 WAIT = "wait@"
 # A release's classification head, in the folder of its report.

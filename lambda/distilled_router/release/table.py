@@ -4,7 +4,7 @@ An item's key begins with the owner, so that owners who share a table never shar
 
 Every write is conditional, so two writers can't both win. A step of a rollout changes the route and its
 release in one transaction, so a crash never leaves one without the other. Each change of the route adds a
-copy of it to the route's history.
+copy of it to the route's history, which DynamoDB deletes some time after the next change.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from distilled_router.release.route import (
     RELEASE,
     ROUTE,
     ROUTE_COPY,
+    TIME_TO_LIVE,
     HeadFile,
     Route,
     Share,
@@ -48,6 +49,9 @@ _STATE = {"#state": "state"}
 SERVES_ALL = "serves all requests"
 # Seconds that a step may take: the timeout of its function.
 CREATING_SECONDS = 300
+# How long a copy of a route is kept after the next one replaced it. The newest copy has no end: if a person
+# deletes or breaks the route, the next write counts on from it.
+COPY_SECONDS = 90 * 24 * 3_600
 # Seconds for which a write is retried that conflicts with a transaction on the same item.
 _CONFLICT_SECONDS = 5.0
 
@@ -586,8 +590,16 @@ class Releases:
         else:
             put["ConditionExpression"] = "#version = :read"
             put["ExpressionAttributeValues"] = {":read": read}
-        record = {"Item": {**item, "id": self.key(f"{ROUTE_COPY}{route.version:09d}")}}
-        return [{"Put": put}, {"Put": record}]
+        writes = [{"Put": put}, {"Put": {"Item": {**item, "id": self._copy(route)}}}]
+        if after.version and not after.problem:
+            # Its copy is now an old one. A put, because an update would create an item if there is no copy.
+            end = {TIME_TO_LIVE: int(self.now()) + COPY_SECONDS}
+            writes.append({"Put": {"Item": {"id": self._copy(after), **after.to_item(), **end}}})
+        return writes
+
+    def _copy(self, route: Route) -> str:
+        """Return the key of a route's copy."""
+        return self.key(f"{ROUTE_COPY}{route.version:09d}")
 
     def _moving(self, digest: str, state: str, message: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return the write that moves a release, unless it does not exist or is in a final state."""
@@ -621,7 +633,7 @@ class Releases:
         return True
 
     def _transact(self, writes: list[dict[str, Any]]) -> None:
-        """Make all writes or none; the first two replace the route.
+        """Make all writes or none; the first replaces the route.
 
         Raises RouteChangedError with the writes whose condition did not hold. A conflict with another
         transaction, and throttling, raise it as well: the caller reads the route and decides again.

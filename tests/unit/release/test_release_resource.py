@@ -824,3 +824,29 @@ def test_delete_that_bedrock_denies_fails_and_says_so(world: World, resource: Re
     world.server.fault("denied", operation="ListCustomModelDeployments")
     with pytest.raises(ResourceError, match="AccessDenied"):
         check(asked, resource.services())
+
+
+def test_delete_writes_no_release_that_has_ended(world: World, resource: Resource) -> None:
+    """Each was written at each poll, however many there had ever been."""
+    resource.deploy(A, "Create")
+    ended = [f"{number:012d}" for number in range(5)]
+    for digest in ended:
+        world.releases.begin(digest, attempt=1, execution=world.execution(A), request_id="r")
+        world.releases.transition(digest, FAILED, "refused")
+    before = {digest: world.release(digest) for digest in ended}
+    written: list[str] = []
+    events = world.releases.table.meta.client.meta.events
+
+    def note(params: dict[str, Any], **_: Any) -> None:
+        written.append(str((params.get("Key") or params["Item"])["id"]))
+
+    for operation in ("UpdateItem", "PutItem"):
+        events.register(f"provide-client-params.dynamodb.{operation}", note, unique_id=operation)
+    try:
+        assert resource.delete(A, polls=3)
+    finally:
+        for operation in ("UpdateItem", "PutItem"):
+            events.unregister(f"provide-client-params.dynamodb.{operation}", unique_id=operation)
+    assert {name for name in written if "/release@" in name} == {f"{OWNER}/release@{A}"}
+    assert {digest: world.release(digest) for digest in ended} == before
+    assert world.release(A).state == SUPERSEDED

@@ -12,8 +12,9 @@ from botocore.exceptions import ClientError
 
 from distilled_router.aws.errors import NotYetError
 from distilled_router.bedrock.ownership import Claimant
-from distilled_router.release.route import HeadFile, Share
+from distilled_router.release.route import TIME_TO_LIVE, HeadFile, Route, Share
 from distilled_router.release.table import (
+    COPY_SECONDS,
     CREATING_SECONDS,
     FAILED,
     LIVE,
@@ -187,6 +188,54 @@ def test_each_change_of_the_route_leaves_its_history(releases: Releases) -> None
     assert kept["reason"] == "step"
     assert releases.route().shares == ()
     assert releases.route().version == 2
+
+
+def copies(releases: Releases) -> dict[int, dict[str, Any]]:
+    """Return the route's copies by version."""
+    found = releases.table.scan(ConsistentRead=True)["Items"]
+    return {int(item["version"]): item for item in found if "/route@" in str(item["id"])}
+
+
+def test_a_copy_of_the_route_ends_some_time_after_the_next_and_the_newest_never(releases: Releases) -> None:
+    """If the newest expired, a deleted route would count from 1 again."""
+    releases.now = lambda: 1_000_000.0
+    first = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="first")
+    assert TIME_TO_LIVE not in copies(releases)[1]
+    releases.now = lambda: 2_000_000.0
+    second = releases.set_route((Share(B, "arn:b", 1.0),), after=first, reason="second")
+    found = copies(releases)
+    assert found[1][TIME_TO_LIVE] == 2_000_000 + COPY_SECONDS
+    assert Route.from_item(found[1]) == first
+    assert TIME_TO_LIVE not in found[2]
+    assert Route.from_item(found[2]) == second
+    item = releases.table.get_item(Key={"id": releases.key("route")})["Item"]
+    assert TIME_TO_LIVE not in item, "the route itself never ends"
+    releases.table.delete_item(Key={"id": releases.key("route@000000001")})  # as DynamoDB does
+    releases.table.delete_item(Key={"id": releases.key("route")})  # as a person does
+    assert releases.set_route((), after=releases.route(), reason="third").version == 3
+    assert sorted(copies(releases)) == [2, 3]
+
+
+def test_no_release_ever_ends(releases: Releases) -> None:
+    """Rollback, comparisons and attempts need them, and each model has one item."""
+    begin(releases, A)
+    begin(releases, B)
+    route = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="first")
+    assert releases.move_with_route(B, LIVE, "live", (Share(B, "arn:b", 1.0),), after=route, retiring=A)
+    route = releases.route()
+    assert releases.roll_back(A, "arn:a", after=route, reason="back", retiring=[release_of(releases, B)])
+    items = releases.table.scan(ConsistentRead=True)["Items"]
+    ending = {str(item["id"]) for item in items if TIME_TO_LIVE in item}
+    assert ending == {releases.key("route@000000001"), releases.key("route@000000002")}
+
+
+def test_a_writer_that_loses_ends_no_copy(releases: Releases) -> None:
+    read = releases.set_route((Share(A, "arn:a", 1.0),), after=releases.route(), reason="first")
+    releases.set_route((Share(B, "arn:b", 1.0),), after=read, reason="second")
+    with pytest.raises(RouteChangedError):
+        releases.set_route((), after=read, reason="late")
+    found = copies(releases)
+    assert (sorted(found), TIME_TO_LIVE in found[2]) == ([1, 2], False)
 
 
 @pytest.mark.parametrize(
