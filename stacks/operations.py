@@ -139,7 +139,7 @@ class OperationsStack(cdk.Stack):
         return cloudwatch.GraphWidget(title=graph.title, width=12, left=shown)
 
     def _budgets(self) -> None:
-        """Declare two budgets: of all that has the owner's tag, and of Bedrock in the account.
+        """Declare a budget of all that has the owner's tag, and one of the account's Bedrock if it is set.
 
         The first counts nothing until the tag is activated for cost allocation in the account that pays (AWS
         Billing user guide), and then no requests to foundation models, which have no tags (AWS Machine
@@ -151,9 +151,10 @@ class OperationsStack(cdk.Stack):
             return
         tagged = {"TagKeyValue": [f"user:{OWNER_TAG}${settings.owner}"]}
         self._budget("Budget", settings.owner, budget.monthly_usd, tagged)
-        bedrock = budget.bedrock_monthly_usd or budget.monthly_usd
-        self._budget("BedrockBudget", f"{settings.owner}-bedrock", bedrock, {"Service": ["Amazon Bedrock"]})
-        self._tell_what_it_misses()
+        if budget.bedrock_monthly_usd is not None:
+            service, name = {"Service": ["Amazon Bedrock"]}, f"{settings.owner}-bedrock"
+            self._budget("BedrockBudget", name, budget.bedrock_monthly_usd, service)
+            self._tell_what_it_misses()
 
     def _tell_what_it_misses(self) -> None:
         """Warn of models that are billed as a service of their own; from memory, not verified."""

@@ -129,8 +129,9 @@ class Budget(Props):
     bedrock_monthly_usd: float | None = Field(
         default=None,
         gt=0,
-        description="US dollars a month for all of the account's use of Bedrock, also by other teams, "
-        "because requests to models have no tags. Default: monthly_usd.",
+        description="Optional second budget of the whole account: US dollars a month for all of its use of "
+        "Bedrock, also by other teams and environments. It counts requests to models, which have no tags. "
+        "Default: none.",
     )
     emails: Emails = Field(
         default_factory=list,

@@ -170,27 +170,33 @@ def test_budgets_only_where_they_are_set(assemblies: Mapping[str, Assembly]) -> 
 
 
 @pytest.mark.parametrize("environment", ["dev", "prod"])
-def test_budgets_count_by_the_owners_tag_and_bedrock(
-    assemblies: Mapping[str, Assembly], environment: str
-) -> None:
-    """Requests to models have no tags, and Bedrock is not all that costs."""
+def test_budget_counts_by_the_owners_tag(assemblies: Mapping[str, Assembly], environment: str) -> None:
+    """Nothing of other teams in the account."""
     assembly = assemblies[environment]
     settings = assembly.settings
-    found = {
-        budget.properties["Budget"]["BudgetName"]: budget.properties
-        for budget in assembly.resources("AWS::Budgets::Budget")
+    (found,) = (each.properties for each in assembly.resources("AWS::Budgets::Budget"))
+    assert found["Budget"]["BudgetName"] == budget_name(settings.owner, settings.budget.emails)
+    assert found["Budget"]["CostFilters"] == {"TagKeyValue": [f"user:{OWNER_TAG}${settings.owner}"]}
+    assert found["Budget"]["BudgetLimit"] == {"Amount": settings.budget.monthly_usd, "Unit": "USD"}
+    for told in found["NotificationsWithSubscribers"]:
+        addresses = [subscriber["Address"] for subscriber in told["Subscribers"]]
+        assert addresses == settings.budget.emails != []
+
+
+def with_bedrock(settings: Settings) -> Settings:
+    """Return settings with the optional budget of the account's Bedrock."""
+    budget = settings.budget.model_copy(update={"bedrock_monthly_usd": 70.0})
+    return settings.model_copy(update={"budget": budget})
+
+
+def test_budget_of_the_accounts_bedrock_is_one_more() -> None:
+    template = assertions.Template.from_stack(operations(with_bedrock(load("prod"))))
+    template.resource_count_is("AWS::Budgets::Budget", 2)
+    bedrock = {
+        "BudgetLimit": {"Amount": 70.0, "Unit": "USD"},
+        "CostFilters": {"Service": ["Amazon Bedrock"]},
     }
-    assert {name: each["Budget"]["CostFilters"] for name, each in found.items()} == {
-        budget_name(settings.owner, settings.budget.emails): {
-            "TagKeyValue": [f"user:{OWNER_TAG}${settings.owner}"]
-        },
-        budget_name(f"{settings.owner}-bedrock", settings.budget.emails): {"Service": ["Amazon Bedrock"]},
-    }
-    for each in found.values():
-        assert each["Budget"]["BudgetLimit"] == {"Amount": settings.budget.monthly_usd, "Unit": "USD"}
-        for told in each["NotificationsWithSubscribers"]:
-            addresses = [subscriber["Address"] for subscriber in told["Subscribers"]]
-            assert addresses == settings.budget.emails != []
+    template.has_resource_properties("AWS::Budgets::Budget", {"Budget": bedrock})
 
 
 def test_other_addresses_make_a_budget_of_another_name() -> None:
@@ -208,7 +214,7 @@ def test_other_addresses_make_a_budget_of_another_name() -> None:
 def test_models_that_the_bedrock_budget_does_not_count_are_told(
     section: str, name: str, model: str, *, is_told: bool
 ) -> None:
-    settings = load("prod")
+    settings = with_bedrock(load("prod"))
     changed = getattr(settings, section).model_copy(update={name: model})
     stack = operations(settings.model_copy(update={section: changed}))
     told = assertions.Annotations.from_stack(stack).find_warning("*", assertions.Match.any_value())
