@@ -91,9 +91,8 @@ class Month:
         normal, rolling = (
             router_lines.query(self.settings, in_rollout=in_rollout).series for in_rollout in (False, True)
         )
-        # The candidate has all series of a release, and the live release those that are new.
-        of_release = {one for one in rolling if any(name == "release" for name, _ in one[1])}
-        number, price = len(of_release) + len(rolling - normal), self.prices.service("metric")
+        # Of the candidate and of the live release.
+        number, price = 2 * len(rolling - normal), self.prices.service("metric")
         how = f"{number} series x {hours} of {HOURS_A_MONTH} hours at {price.shown}"
         return Amount(number * hours / HOURS_A_MONTH * price.usd, how)
 
@@ -112,7 +111,7 @@ class Month:
     @cached_property
     def series(self) -> int:
         """Return the series of metrics of each hour with queries; without queries there are none."""
-        return len(router_lines.query(self.settings).series | router_lines.route_read(self.settings).series)
+        return len(router_lines.query(self.settings).series)
 
     def _kept(self) -> Iterator[Charge]:
         storage, hosting = self.case.storage("model storage"), self.case.hosting("model hosting")
@@ -149,13 +148,10 @@ class Month:
 
     def _logs(self) -> Iterator[Charge]:
         router, platform = router_lines.query(self.settings).size, router_lines.invocation(self.settings)
-        access, read = router_lines.access(), router_lines.route_read(self.settings).size
+        access = router_lines.access()
         each = router + platform + access
-        size = self.queries * each + self._reads * read
-        how = (
-            f"{self.queries:,} x {each:,} bytes: router {router:,}, Lambda {platform:,}, API {access:,}; and "
-            f"{self._reads:,} reads of the route x {read:,}"
-        )
+        size = self.queries * each
+        how = f"{self.queries:,} x {each:,} bytes: router {router:,}, Lambda {platform:,}, API {access:,}"
         yield self._of("log ingestion", "log_ingestion", size / GB, how)
         days = self.settings.retention.log_days
         stored = size / GB * LOG_STORED * days / DAYS_A_MONTH

@@ -67,17 +67,10 @@ def query(settings: Settings, *, in_rollout: bool = False) -> Written:
         source=DISTILLED,
         distilled=Outcome(DEPLOYMENT, None, "", "", True, MODEL_MS, TOKENS_IN, TOKENS_OUT),
         has_head=not settings.head.is_off,
+        in_rollout=in_rollout,
         sight=Sight.FIRST if in_rollout else None,
     )
     return _written(settings, trace)
-
-
-def route_read(settings: Settings) -> Written:
-    """Return what the router writes besides if a query has it read the route."""
-    read, other = query(settings), Trace(QUERY, {}, LATENCY_MS, route_errors=[0])
-    both = _written(settings, other)
-    alone = _written(settings, Trace(QUERY, {}, LATENCY_MS))
-    return Written(both.series - alone.series - read.series, both.size - alone.size)
 
 
 def invocation(settings: Settings) -> int:

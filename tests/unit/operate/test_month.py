@@ -78,6 +78,17 @@ def test_a_million_queries_cost_at_most_15_dollars(name: str) -> None:
     assert found["dashboard"].busy.usd == 3
 
 
+def test_series_of_a_rollout_are_paid_while_it_lasts() -> None:
+    """The candidate's and the live release's, by the hour; nothing of them is paid for otherwise."""
+    settings = load("dev")
+    rolling, normal = (router_lines.query(settings, in_rollout=each).series for each in (True, False))
+    of_release = {name for name, dimensions in rolling if "release" in dict(dimensions)}
+    assert {"CanaryErrors", "CanaryFallback", "CanaryInvalidOutput", "CanaryProcesses"} < of_release
+    assert len(rolling - normal) == len(of_release)
+    found = month(settings).rollout(73)
+    assert found.usd == pytest.approx(2 * len(of_release) * 0.30 / 10)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_half_the_queries_cost_half_of_what_grows_with_them(name: str) -> None:
     settings = load(name)
