@@ -41,9 +41,9 @@ def start(state: State, console: Terminal, region: str) -> None:
     say(
         console,
         "",
-        "The servers run, and nothing is deployed. Any command reaches them this way:",
-        "  python -m local run cdk deploy --app ...",
-        "Stop them: make local-down",
+        "The servers run, and nothing is deployed.",
+        "Reach them:  .venv/bin/python -m local run cdk deploy --app ...",
+        "Stop them:   make local-down",
     )
 
 

@@ -47,7 +47,15 @@ class FoundationModel:
 _MICRO, _LITE, _PRO = "amazon.nova-micro-v1:0", "amazon.nova-lite-v1:0", "amazon.nova-pro-v1:0"
 _NOVA_2 = "amazon.nova-2-lite-v1:0"
 _LLAMA = "meta.llama3-1-8b-instruct-v1:0:128k"
-_LLAMA_3_3 = "meta.llama3-3-70b-instruct-v1:0"
+_LLAMA_70B, _LLAMA_3_3 = "meta.llama3-1-70b-instruct-v1:0", "meta.llama3-3-70b-instruct-v1:0"
+_MISTRAL_2402, _MISTRAL_2407 = "mistral.mistral-large-2402-v1:0", "mistral.mistral-large-2407-v1:0"
+# Invoked by their inference profiles only.
+_CLAUDES = {
+    "anthropic.claude-haiku-4-5-20251001-v1:0": "Claude Haiku 4.5",
+    "anthropic.claude-sonnet-4-5-20250929-v1:0": "Claude Sonnet 4.5",
+    "anthropic.claude-opus-4-5-20251101-v1:0": "Claude Opus 4.5",
+    "anthropic.claude-haiku-5-5": "Claude Haiku 5.5",
+}
 
 
 def _provisioned(model: str, context: str, name: str, tuned: tuple[str, ...]) -> FoundationModel:
@@ -105,14 +113,32 @@ MODELS = (
         )
         for context, tuned in (("", ()), (":128k", TUNED))
     ),
+    # Fallback models and judges.
+    FoundationModel(id=_LLAMA_70B, name="Llama 3.1 70B Instruct", provider="Meta"),
+    FoundationModel(id=_MISTRAL_2402, name="Mistral Large (24.02)", provider="Mistral AI"),
+    FoundationModel(id=_MISTRAL_2407, name="Mistral Large (24.07)", provider="Mistral AI"),
+    *(
+        FoundationModel(id=model, name=name, provider="Anthropic", inference=())
+        for model, name in _CLAUDES.items()
+    ),
 )
 
-# Models that can be a judge (Bedrock user guide, evaluation-judge); its other models are not modelled.
-JUDGES = frozenset({_MICRO, _PRO, _NOVA_2, "amazon.nova-premier-v1:0"})
+# Models that can be a judge (Bedrock user guide, evaluation-judge).
+JUDGES = frozenset(
+    {
+        *(_MICRO, _PRO, _NOVA_2, "amazon.nova-premier-v1:0"),
+        *(_LLAMA_70B, _LLAMA_3_3, _MISTRAL_2402, _MISTRAL_2407),
+        *_CLAUDES.keys() - {"anthropic.claude-haiku-5-5"},
+    }
+)
 
 PROFILE_REGIONS = ("us-east-1", "us-east-2", "us-west-2")
 PROFILES = {
-    f"us.{model}": model for model in (_MICRO, _LITE, _PRO, "amazon.nova-premier-v1:0", _NOVA_2, _LLAMA_3_3)
+    f"us.{model}": model
+    for model in (
+        *(_MICRO, _LITE, _PRO, "amazon.nova-premier-v1:0", _NOVA_2),
+        *(_LLAMA_70B, _LLAMA_3_3, *_CLAUDES),
+    )
 }
 
 
