@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from operate import environment
-from operate.checkup import leftovers, live, models, place
+from operate.checkup import declared, leftovers, live, models, place
 from operate.checkup.finding import Finding, attempted
 from operate.console import Terminal, say
 from operate.console import console as terminal
@@ -58,6 +58,7 @@ def examine(at: Environment) -> Iterator[Finding]:
         yield from attempted(model.role, models.usable(at, model), local=local)
     for model in models.by_base(named):
         yield from attempted(model.access, models.access(at, model), local=local)
+    yield from attempted(declared.CHECK, declared.model(at), local=local)
     yield from attempted("release", _of_releases(at, local=local), local=local)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,11 +24,11 @@ from labelling import batch
 from operate import deployed as found_releases
 from operate import doctor
 from operate.__main__ import main
-from operate.checkup import place
+from operate.checkup import declared, place
 from operate.checkup.finding import READS, Finding
 from operate.console import Terminal
 from operate.environment import Environment
-from stacks.settings import PROJECT, Settings, load
+from stacks.settings import PROJECT, Problem, Settings, SettingsError, load
 from tests.unit.hostile import HOSTILE, controls
 from tests.unit.local.bedrock.scenes import HOUR
 from tests.unit.release_world import OWNER, A, B, C, World, live_share
@@ -166,6 +166,29 @@ def part(name: str, **changes: Any) -> dict[str, Any]:
     return {name: getattr(load("dev"), name).model_copy(update=changes)}
 
 
+@dataclass(frozen=True)
+class Declared:
+    """What settings declare: by `distillation.nonce` a digest, and by `dataset.holdout` an earlier one."""
+
+    digest: str
+    earlier: str
+    holdout_setting = "0" * 64
+
+    @classmethod
+    def of(cls, settings: Settings) -> Declared:
+        if settings.distillation.nonce == "broken":
+            raise SettingsError([Problem("environments/test.toml", "dataset.training", "none", "a file")])
+        return cls(settings.distillation.nonce or A, settings.dataset.holdout or "")
+
+    @property
+    def job_name(self) -> str:
+        return f"{OWNER}-{self.digest}"
+
+    @property
+    def earlier_job_name(self) -> str:
+        return f"{OWNER}-{self.earlier}"
+
+
 @pytest.fixture
 def examined(
     aws_account: Account, world: World, monkeypatch: pytest.MonkeyPatch
@@ -176,6 +199,7 @@ def examined(
         return replace(real(at), now=lambda: world.now)
 
     monkeypatch.setattr(doctor, "deployed", at_the_stand_ins_time)
+    monkeypatch.setattr(declared, "Identity", Declared)
 
     def examine(*, local: bool = False, **changes: Any) -> list[Finding]:
         at = Environment("test", settings(**changes), {"AWS_ENDPOINT_URL": "x"} if local else {})
@@ -217,6 +241,56 @@ def head(threshold: float | None) -> bytes:
     rows = bytes([artifact.MIDDLE]) * features.BUCKETS * 2
     trained = artifact.Trained(labels=labels, categories=(even,), rows=rows, scale=1.0, longest=9, about={})
     return artifact.write(trained, threshold=threshold, about={})
+
+
+# The model that a deployment would pay for
+
+
+def declares(digest: str, earlier: str = "") -> dict[str, Any]:
+    """Return settings with a digest, and one by an earlier rule."""
+    return {**part("distillation", nonce=digest), **part("dataset", holdout=earlier)}
+
+
+def test_model_that_has_a_job_is_not_paid_again(examined: Examined, world: World) -> None:
+    assert "pays for its job" in of(examined(), "model").found
+    assert levels([of(examined(), "model")]) == {"ok"}  # nothing is deployed yet
+    world.start_job(A)
+    assert of(examined(), "model") == Finding(
+        "ok", "model", f"The settings declare {A}, which has a job: a deployment pays for none."
+    )
+
+
+def test_another_digest_is_told_before_it_is_paid_for(examined: Examined, world: World) -> None:
+    world.start_job(A)
+    found = of(examined(**declares(B, earlier=C)), "model")
+    assert (found.level, found.found) == (
+        "warning",
+        f"The settings declare {B}: a deployment pays for its job.",
+    )
+    assert found.step.startswith("`make cost ENV=test` estimates it.")
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_model_of_an_earlier_rule_is_told_with_what_keeps_it(
+    examined: Examined, world: World, ended: bool
+) -> None:
+    world.train(A) if ended else world.start_job(A)
+    found = of(examined(**declares(B, earlier=A)), "model")
+    assert found.level == "problem"
+    assert f"the model of {OWNER}-{A}" in found.found
+    assert found.command == f'holdout_in_digest = "{"0" * 64}"'
+
+
+def test_earlier_job_without_a_model_is_created_again(examined: Examined, world: World) -> None:
+    name = world.start_job(A)
+    world.bedrock.stop_model_customization_job(jobIdentifier=name)
+    world.advance(HOUR)
+    assert of(examined(**declares(B, earlier=A)), "model").level == "warning"
+
+
+def test_settings_that_declare_no_model_are_a_problem(examined: Examined) -> None:
+    found = of(examined(**declares("broken")), "model")
+    assert (found.level, "dataset.training" in found.found) == ("problem", True)
 
 
 # The whole
