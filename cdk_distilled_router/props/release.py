@@ -21,13 +21,17 @@ class GateProps(Props):
     """What a candidate must reach on the hold-out set."""
 
     minimum_valid_output: Fraction = Field(
-        description="Share of answers that parse and contain a weight for each label."
+        default=0.98,
+        description="Share of answers that parse and contain a weight for each label. Default: 0.98.",
     )
     minimum_dominant_accuracy: Fraction = Field(
-        description="Share of examples whose largest weight is on the same label as in the reference."
+        default=0.85,
+        description="Share of examples whose largest weight is on the same label as in the reference. "
+        "Default: 0.85.",
     )
     maximum_mean_absolute_error: Fraction = Field(
-        description="Mean absolute difference between a weight and the reference weight."
+        default=0.10,
+        description="Mean absolute difference between a weight and the reference weight. Default: 0.1.",
     )
     minimum_balanced_accuracy: Fraction | None = Field(
         default=None,
@@ -47,7 +51,9 @@ class GateProps(Props):
         json_schema_extra={"x-allowed": "a table with a number from 0 to 1 for each slice"},
     )
     minimum_examples: int = Field(
-        ge=1, description="Hold-out examples that must be evaluated for the scores to count."
+        default=500,
+        ge=1,
+        description="Hold-out examples that must be evaluated for the scores to count. Default: 500.",
     )
     maximum_latency_p95_ms: float | None = Field(
         default=None,
@@ -160,25 +166,30 @@ class RolloutProps(Props):
     """How a candidate that passed the gate takes over the requests."""
 
     steps: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1, max_length=20)] = Field(
+        default=[0.05, 0.25, 0.5, 1.0],
         description="Shares of the requests that the candidate gets, one after another: ascending, the last "
-        "1.0."
+        "1.0. Default: [0.05, 0.25, 0.5, 1.0].",
     )
     dwell_seconds: int = Field(
+        default=1_800,
         ge=1,
         le=86_400,
-        description="Seconds that each step lasts before its metrics are checked.",
+        description="Seconds that each step lasts before its metrics are checked. Default: 1800.",
     )
     maximum_error_rate: Fraction = Field(
+        default=0.01,
         description="Share of the candidate's different queries with an error; clearly above it, the "
-        "candidate is rolled back."
+        "candidate is rolled back. Default: 0.01.",
     )
     maximum_fallback_rate: Fraction = Field(
+        default=0.03,
         description="Share of the candidate's different queries answered by a fallback; clearly above it, "
-        "the candidate is rolled back."
+        "the candidate is rolled back. Default: 0.03.",
     )
     maximum_invalid_output_rate: Fraction = Field(
+        default=0.02,
         description="Share of the candidate's different queries whose answers don't parse; clearly above it, "
-        "the candidate is rolled back."
+        "the candidate is rolled back. Default: 0.02.",
     )
     bake_seconds: int = Field(
         default=0,
@@ -240,21 +251,25 @@ class TimingProps(Props):
     """Time limits and retries of a release."""
 
     poll_seconds: int = Field(
+        default=300,
         ge=1,
         le=3_600,
         description="Seconds between two polls of a job or an endpoint; more after a long wait: 5 % of the "
-        "time so far, at most an hour.",
+        "time so far, at most an hour. Default: 300.",
     )
     timeout_hours: float = Field(
+        default=120,
         gt=0,
         le=720,
-        description="Hours that a release waits for its job. The later steps have limits of their own.",
+        description="Hours that a release waits for its job. The later steps have limits of their own. "
+        "Default: 120.",
     )
     stall_hours: float = Field(
+        default_factory=lambda before: min(48.0, before.get("timeout_hours", 48.0)),
         gt=0,
         le=720,
         description="Hours that a job may stay in NotStarted before it counts as stalled. Queues of one or "
-        "two days occur.",
+        "two days occur. Default: 48, or timeout_hours if that is less.",
     )
     stop_stalled: bool = Field(
         default=False,
@@ -276,10 +291,11 @@ class TimingProps(Props):
         "labelling. Paid jobs and answers are used again. Default: 1.",
     )
     wait_hours: float = Field(
+        default=0,
         ge=0,
         le=72,
         description="Hours that the deployment waits for the release, in windows of up to 12 hours "
-        "(CloudFormation: WaitCondition). With 0, the deployment ends and the release continues.",
+        "(CloudFormation: WaitCondition). Default: 0, the deployment ends and the release continues.",
     )
 
     @field_validator("stall_hours")

@@ -253,3 +253,11 @@ def test_an_environment_whose_names_begin_like_anothers_is_refused(
     (problem,) = error.value.problems
     assert (problem.key, problem.found) == ("environment", f'"{environment}"')
     assert problem.allowed.startswith(allowed)
+
+
+def test_limits_of_a_release_have_defaults(changed: Changed) -> None:
+    example = tomllib.loads((Path(__file__).with_name("example.toml")).read_text(encoding="utf-8"))
+    for table in ("gate", "rollout", "release"):
+        settings = changed({**{f"{table}.{key}": ... for key in example[table]}})
+        assert settings.gate.minimum_examples
+    assert changed({"release.timeout_hours": 10, "release.stall_hours": ...}).release.stall_hours == 10
