@@ -51,7 +51,10 @@ class DistillationStack(cdk.Stack):
         )
         self._settings, self._hosting, self._identity = settings, hosting, identity
         self._bucket, self._key = bucket, key
+        self._earlier = self._earlier_name()
         self._cost = replace(costs.spec(settings), job=identity.job_name)
+        if self._earlier:
+            self._cost = replace(self._cost, earlier_job=self._earlier.job_name, keep=self._earlier.keep)
         self.labelling: Labelling | None = None
         if settings.dataset.is_curated:
             self._label()
@@ -143,13 +146,13 @@ class DistillationStack(cdk.Stack):
                 vpc=self._hosting.vpc,
                 retention=settings.retention,
                 fallback_model=settings.router.base_model,
-                earlier=self._earlier(),
+                earlier=self._earlier,
                 tags=settings.tags,
             ),
             hosting=self._hosting,
         )
 
-    def _earlier(self) -> EarlierName | None:
+    def _earlier_name(self) -> EarlierName | None:
         """Return the job's name by earlier versions, which counted the hold-out set in the model's digest."""
         identity = self._identity
         if not identity.earlier_job_name:

@@ -207,11 +207,26 @@ def enforce_limit(event: Event, volume: Volume, task: Task, bedrock: Any, *, lab
 
     A job for given rows is committed. A job for raw queries is only checked: each execution of the labelling
     commits its own labels and the job, the labels under a name that begins with `labels`.
+
+    A job that an earlier version created for the same model is named, with what keeps it.
     """
     given, old = event.properties, event.old_properties
     if "Cost" not in given or all(old.get(name) == given.get(name) for name in ("Cost", "Digest", "Plan")):
         return
     spec, limit = Spec(**json.loads(str(given["Cost"]))), Limit.of(given)
+    try:
+        _enforce(event, spec, limit, volume, task, bedrock, labels)
+    except ResourceError as error:
+        if spec.earlier_job and jobs.find(bedrock, spec.earlier_job):
+            kept = f"An earlier version created {spec.earlier_job} for the same model. {spec.keep}."
+            raise ResourceError(f"{error} {kept}") from error
+        raise
+
+
+def _enforce(
+    event: Event, spec: Spec, limit: Limit, volume: Volume, task: Task, bedrock: Any, labels: str
+) -> None:
+    """Raise ResourceError as `enforce_limit` does, for a Spec that may have changed."""
     found = estimate(spec, volume, task, Prices.load())
     usd, spending = job_usd(found), None
     if spec.job and event.fence:

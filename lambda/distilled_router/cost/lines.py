@@ -64,6 +64,8 @@ class Spec:
         kept_models: maximum number of stored models besides the live one.
         retries: how often the job is created again after an internal error of Bedrock.
         job: name of the job that is paid; empty if it isn't known.
+        earlier_job: name by which an earlier version created a job for the same model; empty if equal.
+        keep: what keeps that job, as a sentence without its period.
     """
 
     method: str
@@ -82,6 +84,8 @@ class Spec:
     kept_models: int = 0
     retries: int = 0
     job: str = ""
+    earlier_job: str = ""
+    keep: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

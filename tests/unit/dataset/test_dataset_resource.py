@@ -622,6 +622,22 @@ def test_job_that_is_committed_or_exists_is_not_refused_alone(
     assert entry["usd"] > 200
 
 
+def test_refusal_by_the_limit_says_what_keeps_an_earlier_job(
+    shop: Shop, bedrock_server: BedrockStandIn
+) -> None:
+    """An upgrade that counts something else in the digest would pay for the same model again."""
+    name, keep = "video-router-dev-" + "a" * 12, 'To keep it, set dataset.holdout_in_digest = "0a1b"'
+    first, renamed = limited(shop, "a"), limited(shop, "b", earlier_job=name, keep=keep)
+    assert shop.resource().send(framework.create(first)).succeeded
+    place = f"s3://{shop.bucket}/{FOLDER}"
+    assert keep not in shop.resource().send(framework.update(place, renamed, first)).reason
+
+    Scene(bedrock_server).create_job(name)
+    refused = shop.resource().send(framework.update(place, renamed, first))
+    assert "more than distillation.maximum_cost_usd = 200" in refused.reason
+    assert refused.reason.endswith(f"created {name} for the same model. {keep}.")
+
+
 def test_retries_that_the_settings_allow_count(shop: Shop) -> None:
     refused = shop.resource().send(framework.create(limited(shop, "a", retries=1)))
     assert not refused.succeeded
