@@ -72,7 +72,9 @@ class Month:
         yield from self._logs()
         yield self._metrics()
         yield self._traces()
-        yield self._fixed("alarms", "alarm", self.deployed.alarms, f"{self.deployed.alarms} alarms")
+        yield self._fixed(
+            "alarms", "alarm", self.deployed.alarms, f"{self.deployed.alarms} metrics of alarms"
+        )
         yield self._fixed("dashboard", "dashboard", self.deployed.dashboards, "1")
         yield from self._data()
         if number := self.deployed.interface_endpoints:

@@ -39,7 +39,7 @@ class Deployed:
     """What an environment's stacks declare that AWS bills by the month or by the request.
 
     Attributes:
-        alarms: metrics that alarms watch; each alarm watches one.
+        alarms: metrics that alarms watch.
         dashboards: dashboards.
         keys: KMS keys that the stacks create.
         interface_endpoints: interface VPC endpoints, counted once for each subnet.
@@ -56,7 +56,7 @@ def deployed(settings: Settings) -> Deployed:
     network = settings.network
     subnets = len(network.subnet_ids) if network and network.endpoints else 0
     return Deployed(
-        alarms=len([*alarms(settings), UNDELIVERED]),
+        alarms=sum(alarm.metrics for alarm in (*alarms(settings), UNDELIVERED)),
         dashboards=1,
         keys=0 if settings.encryption.key_arn else 1,
         interface_endpoints=len(INTERFACES) * subnets,

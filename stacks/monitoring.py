@@ -7,14 +7,24 @@ from dataclasses import dataclass
 
 from stacks.settings import Settings
 
+SHARES = {
+    "RouterErrors": "Latency",
+    "CallerFallback": "Latency",
+    "StaticAnswers": "Latency",
+    "InvalidOutput": "Fallback",
+}
+"""Metrics that are written only when they are 1, so that they cost nothing otherwise. Each is a share of the
+queries for which the other metric is written: all of them, or those that a model was asked."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Alarm:
     """An alarm that is raised while a metric is above a threshold.
 
     Attributes:
-        name: of the metric, and the end of the alarm's own.
-        statistic: of the metric in a period.
+        name: the end of the alarm's name.
+        metric: its metric. Default: the one of this name.
+        statistic: of the metric in a period. The average of a metric of SHARES is its share.
         threshold: raised above it.
         meaning: what it tells, for its description.
         periods: consecutive periods above the threshold.
@@ -22,11 +32,22 @@ class Alarm:
     """
 
     name: str
+    metric: str = ""
     statistic: str
     threshold: float
     meaning: str
     periods: int = 1
     is_hourly: bool = False
+
+    @property
+    def watched(self) -> str:
+        """Return the name of its metric."""
+        return self.metric or self.name
+
+    @property
+    def metrics(self) -> int:
+        """Return the number of metrics that it reads: AWS bills an alarm for each."""
+        return 2 if self.watched in SHARES else 1
 
 
 UNDELIVERED = Alarm(
@@ -98,15 +119,21 @@ def _release() -> Iterator[Alarm]:
 def _hourly(settings: Settings) -> Iterator[Alarm]:
     """Yield the alarms on spending, which a budget would tell hours later, and on few explored queries."""
     limits = settings.alarms
-    for name, threshold, meaning in (
-        (
-            "CostUsd",
-            limits.hourly_cost_usd,
-            "the tokens of one hour cost this much, in USD; see docs/runbook.md",
-        ),
-        ("Requests", limits.hourly_requests, "one hour has this many requests; see docs/runbook.md"),
-    ):
-        yield Alarm(name=name, statistic="Sum", threshold=threshold, meaning=meaning, is_hourly=True)
+    yield Alarm(
+        name="CostUsd",
+        statistic="Sum",
+        threshold=limits.hourly_cost_usd,
+        meaning="the tokens of one hour cost this much, in USD; see docs/runbook.md",
+        is_hourly=True,
+    )
+    yield Alarm(
+        name="Requests",
+        metric="Latency",
+        statistic="SampleCount",
+        threshold=limits.hourly_requests,
+        meaning="one hour has this many requests; see docs/runbook.md",
+        is_hourly=True,
+    )
     if not settings.head.is_off:
         yield Alarm(
             name="HeadDifference",
@@ -144,7 +171,7 @@ def graphs(settings: Settings) -> list[tuple[Graph, ...]]:
     """Return the dashboard's rows."""
     rows: list[tuple[Graph, ...]] = [
         (
-            Graph(title="Requests", metrics=(("Requests", "Sum"),)),
+            Graph(title="Requests", metrics=(("Latency", "SampleCount"),)),
             _averages(
                 "Fallbacks, static answers, fallbacks for a caller's use",
                 *("Fallback", "StaticAnswers", "CallerFallback"),

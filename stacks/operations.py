@@ -20,7 +20,7 @@ from constructs import Construct
 from cdk_distilled_router.catalogue import is_anthropics
 from distilled_router.bedrock.naming import OWNER_TAG
 from distilled_router.env import METRICS_NAMESPACE
-from stacks.monitoring import UNDELIVERED, Alarm, Graph, alarms, graphs
+from stacks.monitoring import SHARES, UNDELIVERED, Alarm, Graph, alarms, graphs
 from stacks.settings import Settings
 
 PERIOD, HOUR = cdk.Duration.minutes(5), cdk.Duration.hours(1)
@@ -64,8 +64,27 @@ class OperationsStack(cdk.Stack):
         self._dashboard(router_logs)
         self._budgets()
 
-    def metric(self, name: str, statistic: str, period: cdk.Duration = PERIOD) -> cloudwatch.Metric:
-        """Return a metric of this environment. Most router metrics are 0 or 1, so their average is a rate."""
+    def metric(self, name: str, statistic: str, period: cdk.Duration = PERIOD) -> cloudwatch.IMetric:
+        """Return a metric of this environment.
+
+        Metrics that are 0 or 1 have rates as their averages. One that is written only when it is 1 is divided
+        by the number of queries; without any there is no data.
+        """
+        if name in SHARES and statistic == "Average":
+            # Expressions of one graph share their metrics by these ids, which begin with a small letter.
+            events, queries = f"sum{name}", f"count{SHARES[name]}"
+            return cloudwatch.MathExpression(
+                expression=f"FILL({events}, 0) / {queries}",
+                using_metrics={
+                    events: self._plain(name, "Sum", period),
+                    queries: self._plain(SHARES[name], "SampleCount", period),
+                },
+                label=name,
+                period=period,
+            )
+        return self._plain(name, statistic, period)
+
+    def _plain(self, name: str, statistic: str, period: cdk.Duration) -> cloudwatch.Metric:
         return cloudwatch.Metric(
             namespace=METRICS_NAMESPACE,
             metric_name=name,
@@ -78,7 +97,7 @@ class OperationsStack(cdk.Stack):
         self._let_alarms_publish()
         for alarm in alarms(self._settings):
             period = HOUR if alarm.is_hourly else PERIOD
-            self._alarm_on(self.metric(alarm.name, alarm.statistic, period), alarm)
+            self._alarm_on(self.metric(alarm.watched, alarm.statistic, period), alarm)
         messages = undelivered.metric_approximate_number_of_messages_visible(
             statistic=UNDELIVERED.statistic, period=PERIOD
         )
@@ -106,10 +125,11 @@ class OperationsStack(cdk.Stack):
             )
         )
 
-    def _alarm_on(self, metric: cloudwatch.Metric, alarm: Alarm) -> None:
-        declared = metric.create_alarm(
+    def _alarm_on(self, metric: cloudwatch.IMetric, alarm: Alarm) -> None:
+        declared = cloudwatch.Alarm(
             self,
             f"{alarm.name}Alarm",
+            metric=metric,
             alarm_name=f"{self._settings.owner}-{alarm.name}",
             alarm_description=f"{self._settings.owner}: {alarm.meaning}",
             threshold=alarm.threshold,

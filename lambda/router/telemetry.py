@@ -21,11 +21,12 @@ from router.first_sights import Sight
 from router.sources import BASE, DISTILLED, HEAD, OF_THE_CALLER, STATIC, Outcome
 from router.xray import Span
 
-# What alarms read, with `service` alone: CloudWatch bills each name with each set of dimensions' values.
-MEASURES = {"Requests": "Count", "Latency": "Milliseconds", "CostUsd": "None", "HeadDifference": "None"}
-# The same for what is 0 or 1 for each query, or read of the route, and nearly always 0. A metric is billed by
-# the hour in which it is written, so a process writes one only until NORMAL_SECONDS after its last 1.
-RATES = {"RouterErrors", "RouteErrors", "Fallback", "CallerFallback", "StaticAnswers", "InvalidOutput"}
+# Metrics with `service` alone, which alarms read. CloudWatch bills each name, with each set of dimensions'
+# values, for each hour in which it is written. These have a value for each query that they are about.
+MEASURES = {"Latency": "Milliseconds", "Fallback": "Count", "CostUsd": "None", "HeadDifference": "None"}
+# These are written only when they are 1. A rate is their sum, divided by the number of values of a measure.
+EVENTS = {"RouterErrors", "CallerFallback", "StaticAnswers", "InvalidOutput"}
+# Reads of the route are written for so long after one that failed.
 NORMAL_SECONDS = 3_600.0
 # What a rollout reads of a release, besides the canary metrics, with `service` and `release`.
 OF_RELEASES = {"Fallback", "HeadAnswers"}
@@ -180,8 +181,8 @@ class Telemetry:
         self._logger = logger
         self._costs = Costs(env)
         self._now = now
-        # When each rate was last 1.
-        self._seen: dict[str, float] = {}
+        # When a read of the route last failed.
+        self._failed_at = -math.inf
 
     def finished(self, traces: Sequence[Trace], request_id: str | None) -> None:
         """Record that the queries of a request were answered."""
@@ -230,7 +231,6 @@ class Telemetry:
         outcome = outcome or NOT_CALLED
         of = (release, trace.source)
         # 0 or 1 for each query, so that the average is a rate.
-        yield of, "Requests", 1
         yield of, "CallerFallback", trace.is_of_the_caller
         yield of, "RouterErrors", trace.errors > 0
         yield of, "CacheHits", trace.cached
@@ -267,11 +267,11 @@ class Telemetry:
     def _write(self, lines: Sequence[Line], reads: Sequence[float], request_id: str | None) -> None:
         """Write the lines of a request and its reads of the route."""
         now = self._now()
-        for values in (*(line.values for line in lines), *({"RouteErrors": read} for read in reads)):
-            self._seen.update(dict.fromkeys((name for name in RATES if values.get(name)), now))
-        told = {name for name in RATES if now - self._seen.get(name, -math.inf) < NORMAL_SECONDS}
-        written = [self._read(read, now) for read in reads if "RouteErrors" in told]
-        written += [self._document(line, told, now, request_id) for line in lines]
+        if any(reads):
+            self._failed_at = now
+        is_told = now - self._failed_at < NORMAL_SECONDS
+        written = [self._read(read, now) for read in reads if is_told]
+        written += [self._document(line, now, request_id) for line in lines]
         sys.stdout.write("".join(f"{json.dumps(one, separators=(',', ':'))}\n" for one in written))
         sys.stdout.flush()
 
@@ -279,16 +279,18 @@ class Telemetry:
         directive = _directive(["service"], {"RouteErrors": "Count"})
         return {**_metadata(now, directive), "service": self._owner, "RouteErrors": error}
 
-    def _document(self, line: Line, told: set[str], now: float, request_id: str | None) -> dict[str, Any]:
-        """Return a line as a document; zeros of rates that are not told are left out."""
+    def _document(self, line: Line, now: float, request_id: str | None) -> dict[str, Any]:
+        """Return a line as a document, without zeros that nobody reads."""
         release, source = line.of
         values = {
             name: value
             for name, value in (line.values | line.canary).items()
-            if value or name not in RATES or name in told | _SHOWN or name in line.canary
+            if value or name not in EVENTS or name in _SHOWN or name in line.canary
         }
         units = {
-            name: MEASURES.get(name, "Count") for name in line.values if name in MEASURES or name in told
+            name: MEASURES.get(name, "Count")
+            for name, value in line.values.items()
+            if name in MEASURES or (name in EVENTS and value)
         }
         directives = [_directive(["service"], units)] if units else []
         if line.canary:

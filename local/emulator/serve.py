@@ -8,6 +8,7 @@
 - IAM decisions are recorded, and the Bedrock stand-in uses them too: see `access`. They see the keys of
   DynamoDB items: see `item_keys`, and the claims of GitHub's tokens: see `web_identity`.
 - DynamoDB refuses an update that changes one attribute twice: see `update_paths`.
+- CloudFormation takes alarms on metric math: see `metric_math`.
 - Executions have the limits of size and history: see `stepfunctions`.
 
 Run it with `python local/emulator`, so that this folder, but not the project, is on the import path.
@@ -22,6 +23,7 @@ from typing import Any
 import access  # type: ignore[import-not-found]  # this folder is on the path when it runs
 import gate  # type: ignore[import-not-found]  # as above
 import item_keys  # type: ignore[import-not-found]  # as above
+import metric_math  # type: ignore[import-not-found]  # as above
 import preloading  # type: ignore[import-not-found]  # as above
 import stepfunctions  # type: ignore[import-not-found]  # as above
 import update_paths  # type: ignore[import-not-found]  # as above
@@ -44,6 +46,7 @@ _functions.install()
 _cloudformation = CloudFormation(_functions.placed)
 _cloudformation.install()
 item_keys.install()
+metric_math.install()
 stepfunctions.install()
 update_paths.install()
 web_identity.install()

@@ -90,7 +90,9 @@ class Alarms(Props):
         description="Share of requests that static weights, or the head as a last resort, answered, because "
         "no model did. Default: 0.01.",
     )
-    invalid_output_rate: Fraction = Field(description="Share of model answers that don't parse.")
+    invalid_output_rate: Fraction = Field(
+        description="Share of the queries that a model was asked, whose output doesn't parse."
+    )
     latency_p95_ms: int = Field(
         ge=1, le=29_000, description="95th percentile of the latency, in milliseconds."
     )

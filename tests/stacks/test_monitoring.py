@@ -16,10 +16,11 @@ from local.metrics_bridge import parse
 from rollout import metrics as canary
 from router.first_sights import Sight
 from router.sources import BASE, DISTILLED, HEAD, STATIC, Outcome
-from router.telemetry import RATES, Telemetry, Trace
-from stacks.monitoring import REQUEST
+from router.telemetry import EVENTS, MEASURES, Telemetry, Trace
+from stacks.monitoring import REQUEST, SHARES
 from stacks.settings import PROJECT
 from tests.stacks.assembly import Assembly
+from tests.stacks.test_operations_stack import watched
 from tests.unit.router.doubles import router_env
 
 CODE = "".join(path.read_text(encoding="utf-8") for path in sorted((PROJECT / "lambda").rglob("*.py")))
@@ -79,12 +80,12 @@ SERVICE, OF_RELEASE = frozenset({"service"}), frozenset({"service", "release"})
 def test_metrics_of_alarms_are_written(assembly: Assembly, capsys: pytest.CaptureFixture[str]) -> None:
     written = emitted(lines(capsys, in_rollout=False))
     for alarm in assembly.resources("AWS::CloudWatch::Alarm"):
-        properties = alarm.properties
-        if properties["Namespace"] == "AWS/SQS":
-            continue
-        assert properties["Dimensions"] == [{"Name": "service", "Value": assembly.settings.owner}]
-        name = properties["MetricName"]
-        assert (name, SERVICE) in written or is_counted(name), name
+        for metric in watched(alarm.properties):
+            if metric["Namespace"] == "AWS/SQS":
+                continue
+            assert metric["Dimensions"] == [{"Name": "service", "Value": assembly.settings.owner}]
+            name = metric["MetricName"]
+            assert (name, SERVICE) in written or is_counted(name), name
 
 
 def widgets(assembly: Assembly) -> list[dict[str, Any]]:
@@ -95,7 +96,9 @@ def widgets(assembly: Assembly) -> list[dict[str, Any]]:
 
 def test_metrics_of_graphs_are_written(assembly: Assembly, capsys: pytest.CaptureFixture[str]) -> None:
     written = emitted(lines(capsys, in_rollout=False))
-    shown = [line for each in widgets(assembly) for line in each["properties"].get("metrics", ())]
+    drawn = [line for each in widgets(assembly) for line in each["properties"].get("metrics", ())]
+    # Expressions read the metrics after them.
+    shown = [line for line in drawn if isinstance(line[0], str)]
     assert len(shown) >= 12
     for namespace, name, *dimensions in shown:
         assert namespace == METRICS_NAMESPACE
@@ -162,11 +165,13 @@ def test_a_rollout_gets_a_value_of_every_query(capsys: pytest.CaptureFixture[str
     assert sorted(counted["CanaryFallback"]) == [0, 1, 1]
 
 
-def test_every_alarm_on_an_average_is_on_a_rate(assembly: Assembly) -> None:
-    """A rate is told for an hour after its last 1, which suits no other mean value."""
+def test_shares_are_of_what_is_written_for_each_query(assembly: Assembly) -> None:
+    """An average of events would be 1, however few there are."""
+    assert SHARES.keys() == EVENTS
+    assert set(SHARES.values()) <= MEASURES.keys()
     averages = {
         alarm.properties["MetricName"]
         for alarm in assembly.resources("AWS::CloudWatch::Alarm")
         if alarm.properties.get("Statistic") == "Average"
     }
-    assert averages - {"HeadDifference"} == RATES
+    assert averages - {"HeadDifference"} == {"Fallback", "RouteErrors"}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from stacks.costs import deployed
 from tests.stacks.assembly import Assembly
+from tests.stacks.test_operations_stack import watched
 
 
 def test_counts_of_the_month_are_those_of_the_templates(assembly: Assembly) -> None:
     found = deployed(assembly.settings)
     alarms = assembly.resources("AWS::CloudWatch::Alarm")
     # A metric-math alarm is billed for each of its metrics.
-    assert found.alarms == sum(len(alarm.properties.get("Metrics", [alarm])) for alarm in alarms)
+    assert found.alarms == sum(len(watched(alarm.properties)) for alarm in alarms)
     assert found.dashboards == len(assembly.resources("AWS::CloudWatch::Dashboard"))
     assert found.keys == len(assembly.resources("AWS::KMS::Key"))
     endpoints = [

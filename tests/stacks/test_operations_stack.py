@@ -20,11 +20,19 @@ from stacks.settings import Settings, load
 from tests.stacks.assembly import Assembly
 
 
-def test_alarms_are_on_plain_metrics(assembly: Assembly) -> None:
-    found = assembly.resources("AWS::CloudWatch::Alarm")
-    alarms = [alarm for alarm in found if alarm.properties["Namespace"] != "AWS/SQS"]
-    watched = {alarm.properties["MetricName"] for alarm in alarms}
-    assert watched == {
+def watched(alarm: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the metrics that an alarm reads, each with its statistic."""
+    if "Metrics" not in alarm:
+        return [alarm]
+    read = [one["MetricStat"] for one in alarm["Metrics"] if "MetricStat" in one]
+    return [{**one["Metric"], "Statistic": one["Stat"], "Period": one["Period"]} for one in read]
+
+
+def test_alarms_read_metrics_of_the_service(assembly: Assembly) -> None:
+    found = [alarm.properties for alarm in assembly.resources("AWS::CloudWatch::Alarm")]
+    alarms = [alarm for alarm in found if alarm.get("Namespace") != "AWS/SQS"]
+    names = {alarm["AlarmName"].removeprefix(f"{assembly.settings.owner}-") for alarm in alarms}
+    assert names == {
         "RouterErrors",
         "RouteErrors",
         "Fallback",
@@ -39,12 +47,30 @@ def test_alarms_are_on_plain_metrics(assembly: Assembly) -> None:
         "UnroutedThroughput",
         *(() if assembly.settings.head.is_off else ("HeadDifference",)),
     }
-    for alarm in alarms:
-        properties = alarm.properties
-        assert "Metrics" not in properties  # metric math
-        assert properties["Namespace"] == METRICS_NAMESPACE
-        assert properties["Dimensions"] == [{"Name": "service", "Value": assembly.settings.owner}]
+    for metric in (each for alarm in alarms for each in watched(alarm)):
+        assert metric["Namespace"] == METRICS_NAMESPACE
+        assert metric["Dimensions"] == [{"Name": "service", "Value": assembly.settings.owner}]
     assert not assembly.resources("AWS::CloudWatch::CompositeAlarm")
+
+
+@pytest.mark.parametrize(
+    ("event", "counted"),
+    [
+        ("RouterErrors", "Latency"),
+        ("CallerFallback", "Latency"),
+        ("StaticAnswers", "Latency"),
+        ("InvalidOutput", "Fallback"),
+    ],
+)
+def test_what_is_written_only_when_it_happens_is_a_share_of_the_queries(
+    assembly: Assembly, event: str, counted: str
+) -> None:
+    """An average over the few that are written would be 1."""
+    alarm = assembly.one("AWS::CloudWatch::Alarm", f"{event}Alarm").properties
+    (share,) = [one for one in alarm["Metrics"] if one.get("ReturnData", True)]
+    assert share["Expression"] == f"FILL(sum{event}, 0) / count{counted}"
+    read = [(each["MetricName"], each["Statistic"], each["Period"]) for each in watched(alarm)]
+    assert read == [(event, "Sum", 300), (counted, "SampleCount", 300)]
 
 
 def test_alarm_on_undelivered_messages(assembly: Assembly) -> None:
@@ -95,22 +121,25 @@ def test_alarms_may_publish_to_the_topic(assembly: Assembly) -> None:
     ],
 )
 def test_limits_are_the_settings(assembly: Assembly, metric: str, setting: str) -> None:
-    (alarm,) = [
-        alarm.properties
-        for alarm in assembly.resources("AWS::CloudWatch::Alarm")
-        if alarm.properties["MetricName"] == metric
-    ]
+    alarm = assembly.one("AWS::CloudWatch::Alarm", f"{metric}Alarm").properties
     assert alarm["Threshold"] == getattr(assembly.settings.alarms, setting)
     assert alarm["EvaluationPeriods"] == assembly.settings.alarms.evaluation_periods
     assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
 
 
 @pytest.mark.parametrize(
-    ("metric", "setting"), [("CostUsd", "hourly_cost_usd"), ("Requests", "hourly_requests")]
+    ("name", "metric", "statistic", "setting"),
+    [
+        ("CostUsd", "CostUsd", "Sum", "hourly_cost_usd"),
+        ("Requests", "Latency", "SampleCount", "hourly_requests"),
+    ],
 )
-def test_expensive_hour_raises_an_alarm(assembly: Assembly, metric: str, setting: str) -> None:
-    alarm = assembly.one("AWS::CloudWatch::Alarm", f"{metric}Alarm").properties
-    assert (alarm["Statistic"], alarm["Period"], alarm["EvaluationPeriods"]) == ("Sum", 3600, 1)
+def test_expensive_hour_raises_an_alarm(
+    assembly: Assembly, name: str, metric: str, statistic: str, setting: str
+) -> None:
+    alarm = assembly.one("AWS::CloudWatch::Alarm", f"{name}Alarm").properties
+    assert (alarm["MetricName"], alarm["Statistic"]) == (metric, statistic)
+    assert (alarm["Period"], alarm["EvaluationPeriods"]) == (3600, 1)
     assert alarm["Threshold"] == getattr(assembly.settings.alarms, setting) > 0
     assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
 

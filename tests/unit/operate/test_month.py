@@ -63,18 +63,18 @@ def test_each_series_of_the_code_is_billed() -> None:
     settings = load("dev")
     found = month(settings)
     series = router_lines.query(settings).series
-    assert series == {(name, (("service", settings.owner),)) for name in ("Requests", "Latency", "CostUsd")}
+    assert series == {(name, (("service", settings.owner),)) for name in ("Latency", "Fallback", "CostUsd")}
     assert found.series == 3
     assert charges(settings)["metrics"].busy.usd == pytest.approx(0.90)
     assert charges(settings)["metrics"].idle.usd == 0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["dev", "prod"])
 def test_a_million_queries_cost_at_most_15_dollars(name: str) -> None:
     """With all alarms and graphs, and with no query answered from a cache: it was 33 to 36 dollars."""
     found = charges(load(name))
     assert sum(one.busy.usd for one in found.values()) <= 15
-    assert found["alarms"].busy.usd == pytest.approx(1.40)
+    assert found["alarms"].busy.usd == pytest.approx(1.80)
     assert found["dashboard"].busy.usd == 3
 
 

@@ -11,8 +11,7 @@ import pytest
 from distilled_router.release.route import Route, Share
 from distilled_router.task.task import Task
 from local.metrics_bridge import parse
-from router.telemetry import NORMAL_SECONDS
-from router.telemetry import RATES as RATES_OF_ROUTER
+from router.telemetry import EVENTS, NORMAL_SECONDS
 from tests.unit.router.doubles import BASE_MODEL, ContextDouble, TableDouble, client_error, reply
 from tests.unit.router.scenes import (
     BASE_SAYS,
@@ -41,16 +40,16 @@ def test_metrics_of_a_distilled_answer(bench: MakeBench) -> None:
     assert directive["Namespace"] == "DistilledRouter"
     assert directive["Dimensions"] == [["service"]]
     units = {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}
-    assert units == {"Requests": "Count", "Latency": "Milliseconds", "CostUsd": "None"}
+    assert units == {"Latency": "Milliseconds", "Fallback": "Count", "CostUsd": "None"}
     assert (blob["service"], blob["release"], blob["source"]) == (
         "video-router-test",
         "aaaaaaaaaaaa",
         "distilled",
     )
-    assert (blob["Requests"], blob["InvalidOutput"], blob["CacheHits"]) == (1, 0, 0)
+    assert (blob["Fallback"], blob["InvalidOutput"], blob["CacheHits"]) == (0, 0, 0)
     assert (blob["ModelLatency"], blob["InputTokens"], blob["OutputTokens"]) == (300, 40, 11)
     assert blob["Latency"] > 0
-    assert not blob.keys() & {"failures", "request_id", "Fallback", "RouterErrors", "StaticAnswers"}
+    assert not blob.keys() & {"failures", "request_id", "RouterErrors", "StaticAnswers"}
 
 
 def test_a_line_is_short_and_its_numbers_have_few_digits(bench: MakeBench) -> None:
@@ -75,12 +74,12 @@ def test_base_models_tokens_do_not_count_for_the_release(bench: MakeBench) -> No
     made = bench(student("no weights"), TableDouble(LIVE_ROUTE))
     made.ask()
     request, release, base = made.metrics()
-    assert (request["release"], request["Requests"], request["Fallback"]) == ("aaaaaaaaaaaa", 1, 1)
+    assert (request["release"], request["Fallback"]) == ("aaaaaaaaaaaa", 1)
     assert request["InvalidOutput"] == 1
     assert (release["release"], release["OutputTokens"]) == ("aaaaaaaaaaaa", 11)
     assert (base["release"], base["InvalidOutput"], base["OutputTokens"]) == ("base", 0, 11)
-    assert not {"Requests", "InvalidOutput"} & release.keys()
-    assert "Requests" not in base
+    assert not {"Latency", "InvalidOutput"} & release.keys()
+    assert "Latency" not in base
 
 
 def test_a_request_counts_for_the_source_that_answered_and_tokens_for_the_one_that_took_them(
@@ -88,8 +87,8 @@ def test_a_request_counts_for_the_source_that_answered_and_tokens_for_the_one_th
 ) -> None:
     made = bench(healthy(**{STUDENT: "no weights", BASE_MODEL: "none either"}), TableDouble(LIVE_ROUTE))
     assert made.ask()["source"] == "static"
-    found = [(blob["source"], blob.get("Requests"), blob.get("OutputTokens")) for blob in made.metrics()]
-    assert found == [("static", 1, None), ("distilled", None, 11), ("base", None, 11)]
+    found = [(blob["source"], "Latency" in blob, blob.get("OutputTokens")) for blob in made.metrics()]
+    assert found == [("static", True, None), ("distilled", False, 11), ("base", False, 11)]
 
 
 def test_a_base_models_answer_that_is_no_weights_counts_so(bench: MakeBench) -> None:
@@ -153,7 +152,7 @@ def test_use_of_a_caller_counts_as_no_failure_of_a_model(
     """One caller could roll back a release, and raise the alarms Fallback and StaticAnswers."""
     made = bench(healthy(**{STUDENT: student_says, BASE_MODEL: base_says}), TableDouble(LIVE_ROUTE))
     made.ask_all(["dog", "dog"])
-    both = [blob for blob in made.metrics() if "Requests" in blob]
+    both = [blob for blob in made.metrics() if "Latency" in blob]
     assert [tuple(blob.get(name) for name in RATES) for blob in both] == [rates, rates]
 
 
@@ -161,8 +160,8 @@ def test_use_above_an_allowance_counts_for_the_caller(bench: MakeBench) -> None:
     made = bench(healthy(), TableDouble(LIVE_ROUTE), quota_requests_per_minute=4)
     for query in ("dog", "cat", "cow", "cow"):
         made.ask(query)
-    written = [tuple(blob.get(name) for name in RATES) for blob in made.metrics() if "Requests" in blob]
-    assert written == [(None, None, None), (1, None, None), (1, None, None), (1, None, None)]
+    written = [tuple(blob.get(name) for name in RATES) for blob in made.metrics() if "Latency" in blob]
+    assert written == [(None, 0, None), (1, None, None), (1, None, None), (1, None, None)]
 
 
 def test_metrics_without_a_model_call(bench: MakeBench) -> None:
@@ -244,14 +243,12 @@ def rates_of(lines: list[dict[str, Any]], metric: str) -> list[float]:
     ]
 
 
-@pytest.mark.parametrize("rate", sorted(RATES_OF_ROUTER - {"RouteErrors"}))
-def test_a_rate_is_told_from_its_first_query_until_an_hour_after_its_last(
-    bench: MakeBench, rate: str
-) -> None:
-    """A metric is billed by the hour in which it is written. Its average is that of all these queries."""
+@pytest.mark.parametrize("event", sorted(EVENTS))
+def test_an_event_is_written_only_when_it_happens(bench: MakeBench, event: str) -> None:
+    """A metric is billed by the hour in which it is written. Its share is that of the queries, which are all
+    counted."""
     changes: dict[str, dict[str, Any]] = {
         "RouterErrors": {STUDENT: RuntimeError("a bug"), BASE_MODEL: BASE_SAYS},
-        "Fallback": {STUDENT: "no weights", BASE_MODEL: BASE_SAYS},
         "CallerFallback": {STUDENT: THROTTLED, BASE_MODEL: BASE_SAYS},
         "StaticAnswers": {STUDENT: "no weights", BASE_MODEL: "none either"},
         "InvalidOutput": {STUDENT: "no weights", BASE_MODEL: BASE_SAYS},
@@ -259,25 +256,27 @@ def test_a_rate_is_told_from_its_first_query_until_an_hour_after_its_last(
     made = bench(healthy(), TableDouble(LIVE_ROUTE), cache_entries=0)
     good = dict(made.bedrock.says)
     made.ask("a")
-    assert rates_of(made.output(), rate) == []
-    made.bedrock.says.update(changes[rate])
+    made.bedrock.says.update(changes[event])
     made.ask("b")
     made.bedrock.says.update(good)
-    bad_at = made.clock.time
-    for later in (60, NORMAL_SECONDS - 1, NORMAL_SECONDS, NORMAL_SECONDS + 60):
-        made.clock.time = bad_at + later
-        assert made.ask(f"c {later}")["source"] == "distilled"
-    told = rates_of(made.output(), rate)
-    # The first is of two models, if the base model answered too.
-    assert told in ([1, 0, 0], [1, 0, 0, 0])
+    made.clock.time += 60
+    assert made.ask("c")["source"] == "distilled"
+    written = made.output()
+    assert rates_of(written, event) == [1]
+    assert len(rates_of(written, "Latency")) == 3
+    of_models = 2 if event == "CallerFallback" else 3
+    assert len(rates_of(written, "Fallback")) == of_models
 
 
-def test_reads_of_the_route_are_told_alike(bench: MakeBench) -> None:
+def test_reads_of_the_route_are_written_for_an_hour_after_one_that_failed(bench: MakeBench) -> None:
     made = bench(healthy(), TableDouble(LIVE_ROUTE), route_seconds=1)
     for fails in (None, client_error("InternalServerError", 500), None):
         made.table.fails = fails
         made.ask("dog")
         made.clock.time += 60
+    assert rates_of(made.output(), "RouteErrors") == [1, 0]
+    made.clock.time += NORMAL_SECONDS
+    made.ask("dog")
     assert rates_of(made.output(), "RouteErrors") == [1, 0]
 
 
@@ -300,10 +299,7 @@ def test_each_query_of_a_batch_is_a_line(bench: MakeBench) -> None:
 
 
 def data(lines: list[dict[str, Any]]) -> Counter[tuple[Any, ...]]:
-    """Return the values that CloudWatch extracts, by metric and dimensions; without times.
-
-    Zeros of rates depend on the order: they are told after the first 1.
-    """
+    """Return the values that CloudWatch extracts, by metric and dimensions; without times."""
     found: Counter[tuple[Any, ...]] = Counter()
     for line in lines:
         for _, datum in parse(json.dumps(line)):
@@ -311,8 +307,7 @@ def data(lines: list[dict[str, Any]]) -> Counter[tuple[Any, ...]]:
             for value in (
                 datum["Values"] if datum["MetricName"] != "Latency" else [0.0] * len(datum["Values"])
             ):
-                if value or len(dimensions) > 1 or datum["MetricName"] not in RATES_OF_ROUTER:
-                    found[datum["MetricName"], dimensions, value] += 1
+                found[datum["MetricName"], dimensions, value] += 1
     return found
 
 
@@ -335,7 +330,7 @@ def test_batch_counts_as_its_queries_count_one_by_one(bench: MakeBench) -> None:
     assert data(written) == data(alone.metrics())
     releases = {(line["release"], line["source"]) for line in written}
     assert releases >= {("aaaaaaaaaaaa", "distilled"), ("bbbbbbbbbbbb", "static"), ("base", "base")}
-    assert sum("Requests" in line for line in written) == len(asked) + 1
+    assert sum("Latency" in line for line in written) == len(asked) + 1
 
 
 class ByQuery:
@@ -420,6 +415,6 @@ def test_value_that_cloudwatch_refuses_costs_the_others_nothing(
 ) -> None:
     made = bench(Odd(**changes), TableDouble(LIVE_ROUTE))
     assert {answer["source"] for answer in made.ask_all(["dog", "odd", "cat"])} == {"distilled"}
-    assert [(blob["Requests"], blob["InputTokens"]) for blob in made.metrics()] == [(1, 40), (1, 40)]
+    assert [blob["InputTokens"] for blob in made.metrics()] == [40, 40]
     (line,) = made.logs()
     assert (line["message"], line["source"], line["queries"]) == ("unexpected error", "metrics", 1)
