@@ -134,9 +134,12 @@ class Release(Construct):
             self, "StateMachine", context=self._context, functions=functions
         ).machine
         self.resource = self._resource(functions)
-        # CloudFormation deletes in reverse order: the resource's Delete needs these.
+        self._delete_first(functions)
+
+    def _delete_first(self, functions: ReleaseFunctions) -> None:
+        """Let CloudFormation delete the resource, whose Delete needs these, before them: in reverse order."""
         self.resource.node.add_dependency(self.machine, *functions.roles, *self._rules(functions))
-        for before in (props.throughput, job):
+        for before in (self._context.props.throughput, self._context.job):
             if isinstance(before, Construct):
                 self.resource.node.add_dependency(before)
 

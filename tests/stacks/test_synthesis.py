@@ -137,7 +137,7 @@ def test_too_many_tags_end_with_the_function_that_they_do_not_fit_into(tmp_path:
     settings = (FOLDER / "dev.toml").read_text(encoding="utf-8")
     (tmp_path / "long.toml").write_text(settings.replace("[tags]\n", f"[tags]\n{long}"), encoding="utf-8")
     flags = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
-    context = json.dumps({**flags, "environment": "long", "environments": str(tmp_path)})
+    context = json.dumps({**flags, "environment": str(tmp_path / "long.toml")})
     result = subprocess.run(
         [sys.executable, "app.py"],
         cwd=PROJECT,
