@@ -97,9 +97,9 @@ dataset-import: $(DEPLOYS)  ## Convert labelled rows of another form: FROM=opena
 		$(if $(TEMPLATE),--template "$$IMPORT_TEMPLATE") $(if $(TEACHER),--teacher "$(TEACHER)") $(foreach one,$(FILTERS),--log-filter "$(one)") \
 		$(if $(WITHOUT_ANSWERS),--without-answers)
 
-dataset-check: $(DEPLOYS)  ## Check rows or raw queries: FILE=data/training.jsonl [HOLDOUT=] [FOR=prod] [METHOD=] [TASK=]
+dataset-check: $(DEPLOYS)  ## Check rows or raw queries: FILE=data/training.jsonl [HOLDOUT=] [FOR=prod] [METHOD=] [TASK=] [KEEP=10]
 	@test -n "$(FILE)" || { echo 'A file is required: make dataset-check FILE=data/training.jsonl' >&2; exit 2; }
-	@python -m operate dataset-check "$(FILE)" $(if $(HOLDOUT),--holdout "$(HOLDOUT)") $(if $(FOR),--environment "$(FOR)") $(if $(METHOD),--method "$(METHOD)") $(if $(TASK),--task "$(TASK)")
+	@python -m operate dataset-check "$(FILE)" $(if $(HOLDOUT),--holdout "$(HOLDOUT)") $(if $(FOR),--environment "$(FOR)") $(if $(METHOD),--method "$(METHOD)") $(if $(TASK),--task "$(TASK)") $(if $(KEEP),--keep "$(KEEP)")
 
 synth: $(DEPLOYS)  ## Write cdk.out, without access to AWS [ENV=local]
 	@python -m operate synth --environment "$(ENV)"

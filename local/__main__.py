@@ -83,7 +83,7 @@ def _run(options: argparse.Namespace, state: State) -> int:
             try:
                 system.up(state, console(PLAIN_WIDTH), options.environment, options.data, options.queries)
             except KeyboardInterrupt:
-                advice = "Started servers still run. `make local` continues, `make local-down` stops them."
+                advice = "The servers keep running. `make local` goes on, `make local-down` stops them."
                 raise KeyboardInterrupt(advice) from None
         case "servers":
             own_app.start(state, console(PLAIN_WIDTH), options.region)

@@ -140,7 +140,7 @@ class ReleaseRow:
         self._releases = self._releases or find_releases(self._aws, self._owner)
         found = declared_release(self._releases) if self._releases else None
         if found:
-            is_good = found.state == LIVE and found.has_passed
+            is_good = (found.state == LIVE and found.has_passed) or bool(found.rolled_back)
             phase: Phase = "running" if not found.is_over else "done" if is_good else "failed"
             self._board.set(self._row, phase, f"{found.digest} {summary(found)}")
         return found

@@ -41,7 +41,7 @@ def start(state: State, console: Terminal, region: str) -> None:
     say(
         console,
         "",
-        "The servers run, and nothing is deployed.",
+        "The servers run.",
         "Reach them:  .venv/bin/python -m local run cdk deploy --app ...",
         "Stop them:   make local-down",
     )

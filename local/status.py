@@ -52,3 +52,6 @@ def show(state: State, console: Terminal) -> None:
         return
     warning = [f"    Warning: {found.warnings}"] if found.warnings else []
     say(console, f"release {found.digest}: {found.state}", f"    {found.message}", *warning)
+    live = releases.route().live if releases else None
+    if live and live.digest != found.digest:
+        say(console, f"live release: {live.digest}")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from distilled_router.release.table import LIVE
+from distilled_router.release.table import LIVE, RETIRED
 from local import adaptation, cdk_process, deploy_progress, environment, sample_queries, servers
 from local.leftovers import leftovers
 from local.progress import Board
@@ -70,7 +70,7 @@ def up(state: State, console: Terminal, asked: str, data: Path | None, query_fil
         chosen = settings.load(file).of_file(shown(adapted.source))
         if running:
             running.check_region(chosen.region)
-        say(console, *adapted.lines())
+        say(console, *(adapted.lines() or [f"Settings: {shown(adapted.source)}", ""]))
         preflight.enforce(chosen)
         queries = sample_queries.read(chosen, query_file)
         with Board(console) as board:
@@ -91,10 +91,12 @@ def environment_of(state: State, asked: str, running: Servers | None) -> str | P
         OperateError: The local system runs another one.
     """
     runs = state.settings_source if running and state.settings.exists() else None
+    if asked != LOCAL:
+        settings.load(asked)  # before anybody stops what runs for it
     if runs and asked != LOCAL and locate(asked).resolve() != runs:
         raise OperateError(
             f"The local system runs {shown(runs)}, and only one environment at a time.",
-            advice=f"Run `make local-down`, and then `make local ENV={asked}`.",
+            advice=f"Run `make local-down`, and then `make local ENV={shlex.quote(asked)}`.",
         )
     return runs or asked
 
@@ -175,6 +177,8 @@ def _wait_for_release(state: State, row: deploy_progress.ReleaseRow) -> None:
             )
         time.sleep(cdk_process.POLL_SECONDS)
         found = row.poll()
+    if found.state == RETIRED and found.rolled_back:
+        return  # an operator's decision, which a deployment of the same settings does not change
     if found.state != LIVE or not found.has_passed:
         raise OperateError(
             f"Release {found.digest} is {found.state}: {found.message or 'no reason was given'}.",

@@ -25,7 +25,7 @@ def check(settings: Settings, sts: Any = None) -> None:
         OperateError: There are none, they have expired, or they are of another account.
     """
     advice = (
-        f"Use credentials of the account {settings.account}, such as by AWS_PROFILE or `aws sso login`, or "
+        f"Use credentials of the account {settings.account}, for example by AWS_PROFILE, or "
         f"correct `account` in {settings.file}."
     )
     try:

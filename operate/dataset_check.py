@@ -140,7 +140,13 @@ def check(
         except OSError as error:
             raise OperateError(f"{file} can't be read to its end: {error.strerror}.") from error
     kind = "raw queries" if are_queries else f"rows for {needs.method}"
-    return Checked(report, kind, names, shown(report, needs))
+    told = [shown(report, needs)]
+    if any(rule == "system" for _, rule in report.counts):
+        told.append(
+            f"The prompt is that of the task {routed.name}. If the rows are of another one,\n"
+            "give its folder, such as TASK=tasks/support."
+        )
+    return Checked(report, kind, names, "\n".join(filter(None, told)))
 
 
 def _needs(settings: Settings | None, method: str | None, *, is_holdout_given: bool) -> Needs:
@@ -186,7 +192,7 @@ def show(found: Checked, console: Terminal) -> None:
         # A terminal breaks lines within words.
         console.print(told, soft_wrap=not console.is_terminal)
     if kept.total() + report.repeats.total() < report.counts.total():
-        say(console, f"\nThe first {report.keep} findings of each rule are shown; --keep shows more.")
+        say(console, f"\nThe first {report.keep} findings of each rule are shown; KEEP=100 shows more.")
 
 
 def _chunks(path: Path, opened: ExitStack) -> Iterator[bytes]:

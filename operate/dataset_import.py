@@ -212,12 +212,14 @@ def convert(
             with part.open("x", encoding="utf-8", newline="\n") as rows:
                 tally = _write(reading.rows, rows, wanted, files)
         except OperateError as error:
-            raise OperateError(f"{files}: {error}", advice=error.advice) from error
+            raise OperateError(f"{files}: {error}", advice=error.advice or _task_used(wanted.task)) from error
         files.check()
         if tally.written:
             _check_output(paths, out, may_replace=may_replace)
             part.replace(out)
         tally.told = [*reading.told, *files.told()]
+        if tally.dropped and not tally.written:
+            tally.told.append(_task_used(wanted.task))
         return tally
     except (OSError, EOFError, zlib.error) as error:
         what = f"{files.current} can't be converted to {out}"
@@ -262,6 +264,14 @@ def _write(rows: Iterator[tuple[int, Found | LeftOut]], to: IO[str], wanted: Wan
         if found.prompt:
             tally.prompts.add(_key(found.prompt))
     return tally
+
+
+def _task_used(task: Task) -> str:
+    """Return which task the answers were read for: a wrong one is the likely reason if none can be used."""
+    return (
+        f"The labels are those of the task {task.name}: {', '.join(task.labels)}. If the rows are of another "
+        "task, give its folder, such as TASK=tasks/support."
+    )
 
 
 def _key(text: str) -> bytes:

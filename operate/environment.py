@@ -53,8 +53,12 @@ class Environment:
     @property
     def access_advice(self) -> str:
         """What to check if a stack can't be read."""
-        credentials = "" if self.variables else ", and that this shell has credentials of its account"
-        return f"Check that `{self.deploy_command}` was run{credentials}."
+        if self.variables:
+            return f"Check that `{self.deploy_command}` was run."
+        return (
+            f"Check that `{self.deploy_command}` was run, and that this shell has credentials of its account."
+            " Without ENV, commands reach the local system."
+        )
 
 
 def add_argument(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
@@ -81,14 +85,14 @@ def reach(name: str) -> Environment:
     """
     asked = None if name == LOCAL else load(name)
     if asked and asked.account != LOCAL_ACCOUNT:
-        return Environment(name, asked)
+        return Environment(shlex.quote(name), asked)
     forget_aws()
     variables = _local_variables()
     running = load(Path(variables.get(SETTINGS_VARIABLE) or locate(LOCAL)))
     if asked and asked.owner != running.owner:
         raise OperateError(
             f"The local system runs {running.owner}, and not {asked.owner} of {asked.file}.",
-            advice=f"Run `make local-down`, and then `make local ENV={name}`.",
+            advice=f"Run `make local-down`, and then `make local ENV={shlex.quote(name)}`.",
         )
     return Environment(LOCAL, running, variables)
 
@@ -104,8 +108,9 @@ def in_aws(name: str) -> Settings:
     if settings.account == LOCAL_ACCOUNT:
         raise OperateError(
             f"{settings.file} names the account {LOCAL_ACCOUNT}, which only the local system has.",
-            advice=f"`make local ENV={name}` deploys it on this machine, `make local-down` removes it. For "
-            "AWS, set `account` to your own account, or name another environment, such as ENV=dev.",
+            advice=f"`make local ENV={shlex.quote(name)}` deploys it on this machine, `make local-down` "
+            "removes it. For AWS, set `account` to your own account, or name another environment, such as "
+            "ENV=dev.",
         )
     return settings
 

@@ -232,7 +232,7 @@ def next_steps(name: str, labels: Sequence[str], folder: str) -> Iterator[str]:
     settings = f"{folder}/{SETTINGS_FILE}"
     yield from (
         "",
-        "1. Describe your labels in the prompts. This lists all that is to edit:",
+        "1. Describe your labels in the prompts. This lists what to edit:",
         f"     grep -n EDIT: {folder}/*.t*",
         "2. Put your data beside them: raw queries, one a line, as queries.txt; or",
         "   labelled rows as training.jsonl and holdout.jsonl (docs/data.md), and",
@@ -257,10 +257,10 @@ def settings_text(name: str, folder: str) -> str:
     dataset = (
         "[dataset]\n"
         'source = "file"\n'
-        "# Raw queries, which the teacher labels. For labelled rows, remove these two lines.\n"
+        "# Raw queries, which the teacher labels. If you have labelled rows, remove these two lines.\n"
         'labels = "teacher"\n'
         f'queries = "{folder}/queries.txt"\n'
-        "# And remove the marks of comments here.\n"
+        "# Then uncomment these:\n"
         f'# training = "{folder}/training.jsonl"\n'
         f'# holdout = "{folder}/holdout.jsonl"\n'
         "\n"

@@ -30,7 +30,7 @@ def credentials(at: Environment) -> Iterator[Finding]:
     except OperateError as error:
         yield Finding("problem", "credentials", str(error), error.advice)
     else:
-        yield Finding("ok", "credentials", f"They are of the account {at.settings.account}.")
+        yield Finding("ok", "credentials", f"The account is {at.settings.account}.")
 
 
 def bootstrap(at: Environment) -> Iterator[Finding]:
@@ -74,7 +74,7 @@ def concurrency(at: Environment) -> Iterator[Finding]:
         )
         yield Finding("problem", "concurrency", text, f"{raise_it}, or remove another reservation.")
     else:
-        yield Finding("ok", "concurrency", f"{unreserved:,} of {limit:,} executions are not reserved.")
+        yield Finding("ok", "concurrency", f"{unreserved:,} of {limit:,} concurrent executions are free.")
 
 
 def model_units(at: Environment) -> Iterator[Finding]:

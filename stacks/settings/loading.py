@@ -49,7 +49,7 @@ def locate(environment: str | Path) -> Path:
     >>> locate("../acme.toml").as_posix()
     '../acme.toml'
     """
-    if isinstance(environment, Path) or environment.endswith(".toml"):
+    if isinstance(environment, Path) or environment.endswith(".toml") or "/" in environment:
         return Path(environment)
     return ENVIRONMENTS / f"{environment}.toml"
 

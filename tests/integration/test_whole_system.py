@@ -66,6 +66,7 @@ def test_client_in_the_docs_works_as_documented(system: LocalSystem, tmp_path: P
     client, steps = re.findall(r"^```(?:python|sh)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[:2]
     (tmp_path / "ask.py").write_text(client, encoding="utf-8")
     (tmp_path / ".local").symlink_to(system.state.root)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     ran = subprocess.run(
         ["/bin/sh", "-ec", steps],

@@ -74,7 +74,8 @@ class Published:
             if not (self.sha256 and is_missing(error)):
                 raise
             raise ReplacedError(
-                f"{self} does not exist any more; its SHA-256 was {self.sha256}. {_NEXT}"
+                f"{self} does not exist any more; its SHA-256 was {self.sha256}. It goes when other data is "
+                f"deployed in its place: then deploy its data again. Otherwise: {_NEXT}"
             ) from error
 
     def _compare(self, found: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from distilled_router.release.route import Route, Share
 from distilled_router.release.table import Release
 from local import deploy_progress, servers, status
 from local.servers import Server
@@ -28,6 +29,13 @@ class CloudFormation:
         return type("Pages", (), {"paginate": lambda _: [{"Stacks": [stack]}]})()
 
 
+class Routed:
+    """Releases, of which another one than the declared one serves."""
+
+    def route(self) -> Route:
+        return Route(1, (Share("bbbbbbbbbbbb", "arn", 1.0),))
+
+
 @pytest.mark.parametrize("width", [80, 2_000])
 @pytest.mark.parametrize("terminal", [True, False])
 def test_status_shows_texts_as_they_are(
@@ -38,7 +46,7 @@ def test_status_shows_texts_as_they_are(
     monkeypatch.setattr(status, "variables", lambda _: {"AWS_REGION": "us-east-1"})
     monkeypatch.setattr(servers, "recorded", lambda _: [Server("emulator", 1, "https://127.0.0.1:1")])
     monkeypatch.setattr(Aws, "cloudformation", CloudFormation())
-    monkeypatch.setattr(deploy_progress, "find_releases", lambda *_: object())
+    monkeypatch.setattr(deploy_progress, "find_releases", lambda *_: Routed())
     release = Release("aaaaaaaaaaaa", state="failed", message=f"refused: {HOSTILE}")
     monkeypatch.setattr(deploy_progress, "declared_release", lambda _: release)
     out = io.StringIO()
@@ -51,6 +59,7 @@ def test_status_shows_texts_as_they_are(
     # Whole, so that it can be copied.
     assert f"    log {state.log('emulator')}\n" in text
     assert "not shown" not in text
+    assert "live release: bbbbbbbbbbbb\n" in text
 
 
 def test_servers_alone_show_what_another_app_has_deployed_in_their_region(

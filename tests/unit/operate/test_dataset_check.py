@@ -163,17 +163,17 @@ def test_more_findings_are_shown_on_request(check: Check) -> None:
     rows = [*good(100), *(b"{" + b" " * number + b"\n" for number in range(30))]
     text = check("rows.jsonl", rows_jsonl=rows)[1]
     assert text.count("json: ") == 10
-    assert "The first 10 findings of each rule are shown; --keep shows more" in text
+    assert "The first 10 findings of each rule are shown; KEEP=100 shows more" in text
     text = check("rows.jsonl", "--keep", "50", rows_jsonl=rows)[1]
     assert text.count("json: ") == 30
-    assert "--keep" not in text
+    assert "KEEP" not in text
 
 
 def test_like_findings_are_shown_once_with_their_number(check: Check) -> None:
     text = check("rows.jsonl", rows_jsonl=[*good(100), *[b"\n"] * 30])[1]
     assert text.count("blank-line: ") == 1
     assert "remove it (and 29 more like it)\n" in text
-    assert "--keep" not in text
+    assert "KEEP" not in text
 
 
 def test_findings_are_broken_between_words_in_a_narrow_terminal(check: Check, tmp_path: Path) -> None:
@@ -277,3 +277,9 @@ def test_command_runs_without_aws_and_stops_with_its_reader(tmp_path: Path) -> N
         _, errors = process.communicate(timeout=30)
     assert errors == b""
     assert process.returncode == 1
+
+
+def test_rows_of_another_task_ask_for_its_folder(check: Check) -> None:
+    text = check("rows.jsonl", rows_jsonl=[changed(system=[{"text": "Weigh billing and account."}])] * 3)[1]
+    assert "give its folder, such as TASK=tasks/support" in text
+    assert "TASK=" not in check("rows.jsonl", rows_jsonl=good(20))[1]

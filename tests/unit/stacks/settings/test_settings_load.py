@@ -147,7 +147,7 @@ def test_s3_uris_are_split() -> None:
         ("staging", "environments/staging.toml"),
         ("Dev", "environments/Dev.toml"),
         ("", "environments/.toml"),
-        ("../acme", "acme.toml"),
+        ("settings/acme", "settings/acme"),
         ("nowhere/acme.toml", "nowhere/acme.toml"),
     ],
 )
