@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: benchmarks bootstrap checks contracts cost dataset-check dataset-import diff deploy destroy doctor durations execution-policy head-off head-on help install install-deploy install-tests local local-servers local-status local-down lock new-task permissions reference releases report rollback route synth watch test test-all tests types faults snapshots schema clean
+.PHONY: benchmarks bootstrap checks contracts cost dataset-check dataset-import dataset-split diff deploy destroy doctor durations execution-policy head-off head-on help install install-deploy install-tests local local-servers local-status local-down lock new-task permissions reference releases report rollback route synth watch test test-all tests types faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Without Python's cache of compiled modules, each synthesis compiles all of aws_cdk again.
@@ -96,6 +96,10 @@ dataset-import: $(DEPLOYS)  ## Convert labelled rows of another form: FROM=opena
 		$(if $(QUERY),--query "$$ROUTE_QUERY") $(if $(ANSWER),--answer "$(ANSWER)") $(if $(LABEL),--label "$(LABEL)") $(if $(COUNT),--count "$(COUNT)") \
 		$(if $(TEMPLATE),--template "$$IMPORT_TEMPLATE") $(if $(TEACHER),--teacher "$(TEACHER)") $(foreach one,$(FILTERS),--log-filter "$(one)") \
 		$(if $(WITHOUT_ANSWERS),--without-answers)
+
+dataset-split: $(DEPLOYS)  ## Split labelled rows: FILE=rows.jsonl TRAINING=training.jsonl HOLDOUT=holdout.jsonl [SHARE=0.2] [TASK=] [REPLACE=1]
+	@test -n "$(FILE)" && test -n "$(TRAINING)" && test -n "$(HOLDOUT)" || { echo 'Three files are required: make dataset-split FILE=rows.jsonl TRAINING=training.jsonl HOLDOUT=holdout.jsonl' >&2; exit 2; }
+	@python -m operate dataset-split "$(FILE)" --training "$(TRAINING)" --holdout "$(HOLDOUT)" $(if $(SHARE),--share "$(SHARE)") $(if $(TASK),--task "$(TASK)") $(if $(REPLACE),--replace)
 
 dataset-check: $(DEPLOYS)  ## Check rows or raw queries: FILE=data/training.jsonl [HOLDOUT=] [FOR=prod] [METHOD=] [TASK=] [KEEP=10]
 	@test -n "$(FILE)" || { echo 'A file is required: make dataset-check FILE=data/training.jsonl' >&2; exit 2; }

@@ -34,6 +34,7 @@ COMMANDS = {
     "cost": "estimate what an environment costs, without access to AWS",
     "new-task": "lay out the folder of a new task from its labels",
     "dataset-import": "convert labelled rows of another form, such as OpenAI's",
+    "dataset-split": "split labelled rows into training and hold-out files",
     "dataset-check": "check a file of training rows or of raw queries",
     "head": "train a classification head here, or let one answer",
     "execution-policy": "write the policies that CloudFormation needs",

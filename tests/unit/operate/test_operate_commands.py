@@ -17,6 +17,7 @@ from operate import (
     cost,
     dataset_check,
     dataset_import,
+    dataset_split,
     deploy,
     deployed,
     destroy,
@@ -47,7 +48,7 @@ from stacks.settings import PROJECT, load
 MODULES: tuple[Command, ...] = (
     *(bootstrap, doctor, synth, diff, deploy, destroy),
     *(route, watch, releases, report, rollback, head_off, head_on),
-    *(cost, new_task, dataset_import, dataset_check, head, execution_policy),
+    *(cost, new_task, dataset_import, dataset_split, dataset_check, head, execution_policy),
 )
 
 
