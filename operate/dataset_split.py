@@ -24,7 +24,8 @@ EXAMPLES = """\
   python -m operate dataset-split rows.jsonl \\
     --training training.jsonl --holdout holdout.jsonl
   python -m operate dataset-split rows.jsonl --task tasks/support --share 0.1 \\
-    --training tasks/support/training.jsonl --holdout tasks/support/holdout.jsonl
+    --training tasks/support/training.jsonl \\
+    --holdout tasks/support/holdout.jsonl
 """
 _SHARE = 0.2
 _TRAINING, _HOLDOUT = "training", "holdout"
