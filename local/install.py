@@ -46,7 +46,7 @@ CDK = PROJECT / "operate" / "cdk-cli"
 PACKAGES = PROJECT / "cdk_distilled_router" / "common" / "packages.py"
 
 # What .venv takes with each level, in GB (`du -s`, 2026-11).
-SIZE_GB = {"deploy": 0.6, "local": 0.7, "tests": 0.9, "checks": 1.1}
+SIZE_GB = {"deploy": 0.6, "local": 0.7, "tests": 0.9, "checks": 1.3}
 
 # What uv says of its progress; its other lines name each package.
 SHOWN = ("Downloading", "Prepared", "Installed", "Building")
