@@ -138,7 +138,7 @@ contracts: $(TESTS)
 tests: $(TESTS)
 	pytest $(TIMED)
 
-test-all: test $(CHECKS)  ## The same, and then all other tests: deployments, faults, permissions, checkov: 20 minutes
+test-all: test $(CHECKS)  ## The same, and then all other tests: deployments, faults, permissions, checkov: 25 minutes
 	pytest tests -m slow -n 3 $(TIMED)
 
 durations: $(CHECKS)  ## Write the slowest tests into docs/testing.md; on an otherwise idle machine

@@ -230,6 +230,11 @@ class Scene:
         self.engine.begin(self.stack, self._declared.template)
         return self._declared.digest
 
+    def sweep(self) -> None:
+        """Run the hourly sweep now."""
+        found = {unhashed(key): each for key, each in self.engine.resources(self.stack).items()}
+        self.engine.aws("lambda").invoke(FunctionName=found["ReleaseSweep"], Payload=b"{}")
+
     def status(self) -> str | None:
         """Return the stack's status."""
         return self.engine.status(self.stack)

@@ -25,6 +25,7 @@ from stacks import settings
 from stacks.settings import PROJECT
 from tests import real_data
 from tests.permissions.calls import check
+from tests.stacks.assembly import unhashed
 from tests.stacks.fixtures import assemblies, assemblies_folder
 
 __all__ = ["assemblies", "assemblies_folder", "system"]
@@ -81,12 +82,26 @@ class LocalSystem:
         process = cdk.start(cdk.destroy(self.state.assembly), variables, log)
         assert process.wait(300) == 0, log.read_text()[-3000:]
 
-    def router(self) -> route.Router:
-        """Send signed queries to the deployed HTTP API."""
+    def _at(self) -> Environment:
         running = servers.running(self.state)
         assert running is not None
-        chosen = settings.load(self.root / "local.toml")
-        return route.router(Environment(LOCAL, chosen, running.variables(self.state)))
+        return Environment(LOCAL, settings.load(self.root / "local.toml"), running.variables(self.state))
+
+    def router(self) -> route.Router:
+        """Send signed queries to the deployed HTTP API."""
+        return route.router(self._at())
+
+    def sweep(self) -> None:
+        """Run the hourly sweep now."""
+        at = self._at()
+        stack = f"{at.settings.owner}-release"
+        found = at.aws.cloudformation.describe_stack_resources(StackName=stack)["StackResources"]
+        (name,) = [
+            each["PhysicalResourceId"]
+            for each in found
+            if unhashed(each["LogicalResourceId"]) == "ReleaseSweep"
+        ]
+        at.aws.functions.invoke(FunctionName=name, Payload=b"{}")
 
     def outputs(self) -> dict[str, dict[str, str]]:
         """Return the stacks' outputs."""
