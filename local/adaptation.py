@@ -7,6 +7,7 @@ Settings that need those are replaced; all others stay. Settings of the local ac
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,8 @@ def adapt(environment: str | Path, data: Path | None = None) -> Adapted:
         raise OperateError(
             f"{chosen.file} takes its data from outside the project, where the local system can't read it.",
             advice=f"Name a folder of the project with {' and '.join(DATA_FILES)}, rows of this task: "
-            f"`make local ENV={environment} DATA=tasks/{chosen.name}`. A sample of your data is enough.",
+            f"`make local ENV={shlex.quote(str(environment))} DATA=tasks/{chosen.name}`. A sample of your "
+            "data is enough.",
         )
     local = tomlkit.parse(locate(LOCAL).read_text(encoding="utf-8")).unwrap()
     changes: dict[str, Any] = {}

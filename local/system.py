@@ -141,7 +141,7 @@ def _deploy(state: State, board: Board, at: Environment) -> None:
     ) as process:
         _finish_stacks(process, state, "deploy", at.aws, stacks, poll)
     stack_rows.finish()
-    _wait_for_release(state, release_row)
+    wait_for_release(state, release_row)
 
 
 def _settle(rows: deploy_progress.Stacks, poll: Callable[[], None]) -> None:
@@ -159,7 +159,7 @@ def _settle(rows: deploy_progress.Stacks, poll: Callable[[], None]) -> None:
         time.sleep(cdk_process.POLL_SECONDS)
 
 
-def _wait_for_release(state: State, row: deploy_progress.ReleaseRow) -> None:
+def wait_for_release(state: State, row: deploy_progress.ReleaseRow) -> None:
     """Wait until the declared release is live.
 
     Raises:

@@ -26,7 +26,7 @@ class Terminal(Console):
 
     def on_broken_pipe(self) -> None:
         """Raise the error, so that a command whose reader has ended, such as `head`, has not failed."""
-        raise  # noqa: PLE0704 - rich calls this while it handles the error
+        raise BrokenPipeError
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return text for printing; the width of a table's column is measured on it."""

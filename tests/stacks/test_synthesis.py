@@ -132,6 +132,19 @@ def test_unknown_environment_ends_with_the_list_of_those_there_are(tmp_path: Pat
     assert "Traceback" not in result.stderr
 
 
+def test_parts_of_bundles_that_an_interrupted_synthesis_left_are_removed_first(tmp_path: Path) -> None:
+    """The CDK takes a folder for a whole bundle by its name, whatever is in it."""
+    output = tmp_path / "cdk.out"
+    (output / "asset.2053b789" / "package").mkdir(parents=True)
+    for name in ("asset.aa.zip", "manifest.json"):
+        (output / name).touch()
+    # It ends after that, which is quick.
+    selected = {"CDK_CONTEXT_JSON": '{"environment": "nope"}', "CDK_OUTDIR": str(output)}
+    environ = offline.environment(tmp_path) | selected
+    subprocess.run([sys.executable, "app.py"], cwd=PROJECT, env=environ, capture_output=True, timeout=60)
+    assert [path.name for path in output.iterdir()] == ["manifest.json"]
+
+
 def test_too_many_tags_end_with_the_function_that_they_do_not_fit_into(tmp_path: Path) -> None:
     long = "".join(f'cost-centre-{number:02d} = "{"x" * 120}"\n' for number in range(30))
     settings = (FOLDER / "dev.toml").read_text(encoding="utf-8")

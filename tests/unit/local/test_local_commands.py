@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from distilled_router.release.table import RETIRED, Release
 from local import __main__ as command
 from local import servers, system
 from local.state import State
 from operate.errors import OperateError
+from stacks.settings import ENVIRONMENTS, SettingsError
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +68,32 @@ def test_down_stops_servers_whose_stacks_could_not_be_synthesized(
     monkeypatch.setattr(servers, "stop", lambda _: ["emulator"])
     assert command.main(["down"]) == 0
     assert "Stopped emulator." in capsys.readouterr().out
+
+
+class Row:
+    """The row of a release, which doesn't change."""
+
+    def __init__(self, **fields: Any) -> None:
+        self._release = Release("aaaaaaaaaaaa", **fields)
+
+    def poll(self) -> Release:
+        return self._release
+
+
+def test_release_that_an_operator_rolled_back_is_no_failure_of_a_deployment(tmp_path: Path) -> None:
+    rolled_back: Any = Row(state=RETIRED, rolled_back=1_800_000_000)
+    system.wait_for_release(State(tmp_path), rolled_back)
+    retired: Any = Row(state=RETIRED, message="replaced")
+    with pytest.raises(OperateError, match="aaaaaaaaaaaa is retired: replaced"):
+        system.wait_for_release(State(tmp_path), retired)
+
+
+def test_unknown_environment_is_told_before_what_runs_is_to_be_stopped(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    state.write_settings(ENVIRONMENTS / "dev.toml", "")
+    running: Any = object()
+    with pytest.raises(SettingsError, match="nosuch"):
+        system.environment_of(state, "nosuch", running)
+    with pytest.raises(OperateError, match=r"runs environments/dev\.toml"):
+        system.environment_of(state, "prod", running)
+    assert system.environment_of(state, "local", running) == ENVIRONMENTS / "dev.toml"
