@@ -127,8 +127,9 @@ class ReleasePermissions:
             may.bedrock(["GetCustomModel"], [may.account_arn(may.MODELS)]),
             *self._on_executions("DescribeExecution", "StopExecution"),
             *may.purge(self._bucket, self._context.scope, self._reports),
-            # A moved construct claims what the other logical id claims, which passes its claims on.
-            may.retagging(self._owner, self._paid())[0],
+            # A moved construct claims what the other logical id claims, which passes its claims on. What
+            # another resource claims, too, only loses this claim.
+            *may.retagging(self._owner, self._paid()),
         ]
 
     @staticmethod
@@ -153,8 +154,6 @@ class ReleasePermissions:
             may.bedrock(["DeleteProvisionedModelThroughput"], [throughputs], may.owned(self._owner)),
             # Also without a judge: one that was removed from the settings may have left a running job.
             *judging.stopping(self._owner),
-            # What another resource claims, too, only loses the release's claim.
-            may.retagging(self._owner, self._paid())[1],
         ]
 
     def _on_executions(self, *actions: str) -> list[may.Permission]:

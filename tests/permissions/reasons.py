@@ -137,12 +137,6 @@ UNUSED: tuple[Reason, ...] = (
         resource="evaluation-job/",
     ),
     Reason(
-        "ReleaseSweeperRole",
-        "bedrock:UntagResource",
-        "a sweep while a moved construct's old resource passes its claims on",
-        resource="(custom-model-deployment|provisioned-model)/",
-    ),
-    Reason(
         "ThroughputStepRole",
         "bedrock:(TagResource|UntagResource)",
         "tags changed since the throughput was bought, or throughput that was kept is taken over",
