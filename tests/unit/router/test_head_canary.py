@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from hashlib import sha256
-from random import Random
+from threading import local
 from typing import Any
 
 import pytest
@@ -102,12 +102,15 @@ def found(
     The candidate's head answers the easiest part of the queries first; the live release has none.
     """
     store, (file,) = files
-    monkeypatch.setattr(service, "jitter", Random(7).uniform)
+    # A batch has threads: what a query explores must not depend on their order.
+    asked = local()
+    monkeypatch.setattr(service, "jitter", lambda _low, _high: place(asked.query, "explored"))
 
     def ask(
         students: Students, first: float, queries: int, *, live: float = 0.5, explored: float = 0.05
     ) -> tuple[CloudWatch, str | None]:
         def answer(_: Head, query: str) -> HeadAnswer:
+            asked.query = query
             risk = 0.0 if place(query, "ease") < first else 1.0
             return HeadAnswer(dict(router_weights), risk, 0)
 
