@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from distilled_router.release.table import LIVE, RETIRED
+from distilled_router.release.table import LIVE
 from local import adaptation, cdk_process, deploy_progress, environment, sample_queries, servers
 from local.leftovers import leftovers
 from local.progress import Board
@@ -177,7 +177,7 @@ def wait_for_release(state: State, row: deploy_progress.ReleaseRow) -> None:
             )
         time.sleep(cdk_process.POLL_SECONDS)
         found = row.poll()
-    if found.state == RETIRED and found.rolled_back:
+    if found.rolled_back:
         return  # an operator's decision, which a deployment of the same settings does not change
     if found.state != LIVE or not found.has_passed:
         raise OperateError(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from distilled_router.release.table import Release, RouteChangedError
+from distilled_router.release.table import BY_HAND, Release, RouteChangedError
 from operate.console import Terminal, say
 from operate.deployed import Deployed, duration
 from operate.errors import OperateError
@@ -71,7 +71,7 @@ class GradualRollback:
         rest = (replace(live, share=1.0 - step),) if live else ()
         message = f"{step:.0%} of the requests"
         route = at.releases.set_route(
-            (share, *rest), after=route, reason=f"release {digest}: {message}, rolled back by hand"
+            (share, *rest), after=route, reason=f"release {digest}: {message}, {BY_HAND}"
         )
         say(self.console, f"Release {digest} gets {message} for {duration(dwell)}. Ctrl-C takes it back.")
         self.pause(dwell)

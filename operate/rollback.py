@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from distilled_router.aws import executions
 from distilled_router.bedrock import throughput
 from distilled_router.release.route import Route
-from distilled_router.release.table import LIVE, SUPERSEDED, Release, RouteChangedError
+from distilled_router.release.table import BY_HAND, LIVE, SUPERSEDED, Release, RouteChangedError
 from operate import environment
 from operate.console import console as terminal
 from operate.console import say
@@ -32,7 +32,6 @@ EXAMPLES = """\
   python -m operate rollback --environment prod --to ce0a60b736ca
   python -m operate rollback --environment prod --gradual
 """
-REASON = "rolled back by hand"
 # A step of a rollout may change the route between our read and our write, a few times at most.
 TRIES = 5
 
@@ -104,7 +103,7 @@ def roll_back(at: Deployed, to: str = "", gradual: GradualRollback | None = None
                 )
         for digest in outcome.ended:
             with contextlib.suppress(RouteChangedError):
-                at.releases.withdraw(digest, f"release {digest} was {REASON}")
+                at.releases.withdraw(digest, f"release {digest} was {BY_HAND}")
         outcome.unstopped = [problem for release in stopping if (problem := _stop(at, release))]
 
 
@@ -117,7 +116,7 @@ def _live(at: Deployed) -> str | None:
 def _stop(at: Deployed, release: Release) -> str | None:
     """Stop a release's execution; return why that failed, if it did. Its steps find the release ended."""
     try:
-        executions.stop(at.stepfunctions, release.execution, REASON)
+        executions.stop(at.stepfunctions, release.execution, BY_HAND)
     except (BotoCoreError, ClientError) as error:
         return f"{release.execution}: {error}"
     return None
@@ -131,7 +130,10 @@ def _reach(at: Deployed, outcome: Outcome, stopping: list[Release]) -> bool:
     """
     releases = at.releases
     for release in list(releases.all()):
-        if not release.is_final and releases.transition(release.digest, SUPERSEDED, REASON):
+        message = f"{BY_HAND}; {release.next_start}"
+        if not release.is_final and releases.transition(
+            release.digest, SUPERSEDED, message, rolled_back=int(releases.now())
+        ):
             outcome.ended[release.digest] = release
             stopping.append(release)
     read, effective = releases.route(), releases.effective_route()
@@ -140,7 +142,7 @@ def _reach(at: Deployed, outcome: Outcome, stopping: list[Release]) -> bool:
         if read.problem or any(share.expires_at is not None for share in read.shares):
             alone = (replace(live, share=1.0),) if live else ()
             whose = f"release {live.digest} serves all requests" if live else "the base model serves"
-            releases.set_route(alone, after=read, reason=f"{whose}: {REASON}")
+            releases.set_route(alone, after=read, reason=f"{whose}: {BY_HAND}")
         return True
     if outcome.live is None:
         whose = f"Release {live.digest}" if live else "A release"
@@ -164,7 +166,7 @@ def _replace(at: Deployed, outcome: Outcome, target: str, read: Route, effective
         target,
         endpoint,
         after=read,
-        reason=f"release {target} serves all requests: {REASON}",
+        reason=f"release {target} serves all requests: {BY_HAND}",
         retiring=replaced,
         **({} if throughput.is_throughput(endpoint) else {"throughput": ""}),
     ):
@@ -185,8 +187,8 @@ def summary(outcome: Outcome, at: Deployed) -> list[str]:
     """Return what was done, what is live now, and what to do next."""
     lines = [
         f"Release {release.digest} has been ended; it was {release.state}. Its execution is stopped, and the "
-        "sweeper removes its resources. A running job continues and is billed. A higher release.attempt "
-        "starts the release again."
+        "sweeper removes its resources. A running job continues and is billed. To start the release again, "
+        f"raise release.attempt above {release.declared_attempt}."
         for release in outcome.ended.values()
     ]
     if outcome.live is None:
@@ -203,9 +205,8 @@ def summary(outcome: Outcome, at: Deployed) -> list[str]:
     return [
         *lines,
         "",
-        "The settings still declare the same model, and nothing is trained again. Deploying the unchanged",
-        "stack changes nothing, and a new digest starts a new release. But a change of the release's own",
-        "settings starts the declared digest again: first revert what led to the bad release.",
+        "The settings still declare the same model. No deployment starts its release again, unless",
+        "release.attempt is raised; a new digest starts a new release. Revert what led to the bad one.",
         f"See all releases: make releases ENV={at.environment}",
     ]
 

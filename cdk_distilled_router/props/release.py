@@ -287,8 +287,8 @@ class TimingProps(Props):
         default=1,
         ge=1,
         le=1_000,
-        description="Raise it and deploy to start a failed release again, or to continue a stopped "
-        "labelling. Paid jobs and answers are used again. Default: 1.",
+        description="Raise it and deploy to start a release again that failed or was rolled back by hand, or "
+        "to continue a stopped labelling. Paid jobs and answers are used again. Default: 1.",
     )
     wait_hours: float = Field(
         default=0,

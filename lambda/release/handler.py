@@ -204,12 +204,21 @@ def _now(aws: Services) -> datetime:
 
 
 def _start(event: Event, aws: Services, digest: str) -> str | None:
-    """Start the next attempt unless one runs or the release is already live; return the problem, or None."""
+    """Start the next attempt unless one runs or the release is already live; return the problem, or None.
+
+    A release that an operator rolled back is left alone: its settings may still be declared, or
+    CloudFormation may roll the stack back to them.
+    """
     release = aws.releases.get(digest)
+    if release and release.rolled_back and _declared_attempt(event) <= release.declared_attempt:
+        logger.info("release not started", release=digest, reason=release.message)
+        return None
     repeated = release is not None and release.request_id == event.request_id
     endpoint = str(event.properties.get("Endpoint", ON_DEMAND))
     stays_live = bool(release and release.state == LIVE and _stays(aws, release, endpoint, repeated=repeated))
     if release and _is_done(aws, release, _holdout(event), repeated=repeated, stays_live=stays_live):
+        if _declared_attempt(event) > release.declared_attempt:
+            aws.releases.update(digest, declared_attempt=_declared_attempt(event))
         return None
     # A repeated event continues its attempt, with the same execution.
     first = (release.attempt if release else 0) + (0 if repeated else 1)
@@ -260,6 +269,11 @@ def _end_attempt(aws: Services, release: Release, reason: str) -> None:
     executions.stop(aws.stepfunctions, release.execution, reason)
 
 
+def _declared_attempt(event: Event) -> int:
+    """Return `release.attempt` of the settings."""
+    return int(event.properties.get("Attempt", 1))
+
+
 def _holdout(event: Event) -> str:
     """Return the key of the declared hold-out set."""
     return str(event.properties.get("HoldoutKey", ""))
@@ -274,6 +288,7 @@ def _started(event: Event, aws: Services, digest: str, attempt: int, *, stays_li
     execution = executions.arn_of(machine, name)
     new: dict[str, Any] = {
         "attempt": attempt,
+        "declared_attempt": _declared_attempt(event),
         "execution": execution,
         "request_id": event.request_id,
         "holdout_key": _holdout(event),

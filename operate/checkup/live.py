@@ -40,6 +40,9 @@ def releases(at: Environment, found: Deployed) -> Iterator[Finding]:
     if newest.state == FAILED:
         text = f"The newest release, {newest.digest}, failed: {newest.message}"
         yield Finding("problem", "release", text, "See docs/runbook.md, A release failed.")
+    elif newest.rolled_back:
+        text = f"The newest release, {newest.digest}, is {newest.state}: {newest.message}."
+        yield Finding("warning", "release", text, "Or deploy the settings of the release that is live.")
     live = route.live
     for share in route.shares:
         yield from attempted("endpoint", _endpoint(at, share), local=bool(at.variables))

@@ -46,7 +46,7 @@ _SAME_ATTEMPT = "(#execution = :of_execution OR NOT attribute_type(#execution, :
 # Condition: no writer has started this attempt or a later one. `:attempt` is the new value.
 _IS_NEXT = "NOT attribute_type(#attempt, :number) OR #attempt < :attempt"
 _STATE = {"#state": "state"}
-SERVES_ALL = "serves all requests"
+SERVES_ALL, BY_HAND = "serves all requests", "rolled back by hand"
 # Seconds that a step may take: the timeout of its function.
 CREATING_SECONDS = 300
 # How long a copy of a route is kept after the next one replaced it. The newest copy has no end: if a person
@@ -74,6 +74,7 @@ class Release:
         state: one of the states above.
         message: what the release does, or why it ended.
         attempt: counts the release's starts, from 1.
+        declared_attempt: the highest `release.attempt` with which it was declared.
         execution: ARN of the attempt's execution.
         request_id: id of CloudFormation's request that started the attempt.
         source: where the model comes from: the name of this package's job, a job's ARN or a model's ARN.
@@ -88,7 +89,8 @@ class Release:
         rolling_since: epoch second at which the rollout began.
         probed: evidence of the rollout's probes (`rollout.evidence.Probed`); empty before the first.
         creating_until: epoch second until which a step may be creating a resource for the release.
-        rolled_back: epoch second at which an operator rolled the release back; 0 if none did.
+        rolled_back: epoch second at which an operator rolled the release back, or ended its rollout; 0 if
+            none did, or another attempt has begun since.
         seal: key of the seals on the attempt's files (`aws.objects.Seal`); empty if it began before there
             were any.
         holdout_key: key of the hold-out set on which the attempt evaluates; empty if it began before it was
@@ -108,6 +110,7 @@ class Release:
     state: str = WAITING
     message: str = ""
     attempt: int = 0
+    declared_attempt: int = 1
     execution: str = ""
     request_id: str = ""
     source: str = ""
@@ -198,6 +201,11 @@ class Release:
         return self.is_final and not self.is_reevaluated
 
     @property
+    def next_start(self) -> str:
+        """Return how a release that an operator rolled back starts again."""
+        return f"raise release.attempt above {self.declared_attempt} to start it again"
+
+    @property
     def has_passed(self) -> bool:
         """Return whether the release has passed the gate on the hold-out set of its last attempt."""
         return self.passed_on == self.holdout_key
@@ -249,6 +257,7 @@ class Releases:
         request_id: str,
         source: str = "",
         holdout_key: str = "",
+        declared_attempt: int = 1,
     ) -> bool:
         """Start an attempt. Return False if another writer has started this attempt or a later one."""
         now = int(self.now())
@@ -257,6 +266,7 @@ class Releases:
             "state": WAITING,
             "message": "the release starts",
             "attempt": attempt,
+            "declared_attempt": declared_attempt,
             "execution": execution,
             "request_id": request_id,
             "source": source,
@@ -284,7 +294,14 @@ class Releases:
         return self._write(self._change(digest, fields, _IS_NEXT, {":number": "N"}))
 
     def begin_again(
-        self, digest: str, *, attempt: int, execution: str, request_id: str, holdout_key: str
+        self,
+        digest: str,
+        *,
+        attempt: int,
+        execution: str,
+        request_id: str,
+        holdout_key: str,
+        declared_attempt: int = 1,
     ) -> bool:
         """Start an attempt that only evaluates the live release, on another hold-out set.
 
@@ -294,6 +311,7 @@ class Releases:
         fields = {
             "message": f"{SERVES_ALL}; it is to be evaluated on another hold-out set",
             "attempt": attempt,
+            "declared_attempt": declared_attempt,
             "execution": execution,
             "request_id": request_id,
             "seal": secrets.token_hex(32),
@@ -501,7 +519,7 @@ class Releases:
         for release in retiring:
             last = {
                 "state": RETIRED,
-                "message": f"rolled back by hand, to release {digest}",
+                "message": f"{BY_HAND}, to release {digest}; {release.next_start}",
                 "rolled_back": now,
                 "updated_at": now,
             }

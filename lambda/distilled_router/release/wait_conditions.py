@@ -120,6 +120,8 @@ class WaitConditions:
         release = releases.get(window.digest)
         if release and release.state == LIVE and release.is_over and not release.has_passed:
             return False, f"release {release.digest} {release.message}"
+        if release and release.rolled_back:
+            return False, f"release {release.digest} {release.state}: {release.message}"
         if release and release.state in {LIVE, RETIRED} and release.is_over:
             warning = f". Warning: {release.warnings}" if release.warnings else ""
             return True, f"release {release.digest} is live{warning}"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from distilled_router.release.table import RETIRED, Release
+from distilled_router.release.table import RETIRED, SUPERSEDED, Release
 from local import __main__ as command
 from local import servers, system
 from local.state import State
@@ -80,8 +80,11 @@ class Row:
         return self._release
 
 
-def test_release_that_an_operator_rolled_back_is_no_failure_of_a_deployment(tmp_path: Path) -> None:
-    rolled_back: Any = Row(state=RETIRED, rolled_back=1_800_000_000)
+@pytest.mark.parametrize("state", [RETIRED, SUPERSEDED])
+def test_release_that_an_operator_rolled_back_is_no_failure_of_a_deployment(
+    tmp_path: Path, state: str
+) -> None:
+    rolled_back: Any = Row(state=state, rolled_back=1_800_000_000)
     system.wait_for_release(State(tmp_path), rolled_back)
     retired: Any = Row(state=RETIRED, message="replaced")
     with pytest.raises(OperateError, match="aaaaaaaaaaaa is retired: replaced"):

@@ -18,7 +18,7 @@ from distilled_router.bedrock.naming import LABELS_TAG, OWNER_TAG, bedrock_tags
 from distilled_router.bedrock.ownership import Claimant
 from distilled_router.head import artifact, features
 from distilled_router.release.route import Share
-from distilled_router.release.table import DEPLOYING, EVALUATING, FAILED, LIVE, RETIRED
+from distilled_router.release.table import DEPLOYING, EVALUATING, FAILED, LIVE, RETIRED, SUPERSEDED
 from distilled_router.task.task import Task
 from labelling import batch
 from operate import deployed as found_releases
@@ -706,10 +706,11 @@ def test_retained_throughput_is_a_warning(examined: Examined, world: World) -> N
 
 
 def test_committed_throughput_is_a_warning_with_the_end_of_its_term(examined: Examined, world: World) -> None:
-    buy(world, RELEASE, commitmentDuration="OneMonth")
+    arn = buy(world, RELEASE, commitmentDuration="OneMonth")
+    end = world.bedrock.get_provisioned_model_throughput(provisionedModelId=arn)["commitmentExpirationTime"]
     finding = of(examined(), "throughput")
     assert finding.level == "warning"
-    assert "is committed until 2026-12-2" in finding.found
+    assert f"is committed until {end:%Y-%m-%d}" in finding.found
 
 
 def test_throughput_of_others_is_none_of_ours(examined: Examined, world: World) -> None:
@@ -921,6 +922,13 @@ def test_failed_release_is_a_problem_with_its_reason(examined: Examined, world: 
     assert (problem.level, warning.level) == ("problem", "warning")
     assert f"{A}, failed: refused by the gate" in problem.found
     assert warning.found == "No release is live: the base model answers."
+
+
+def test_release_that_an_operator_rolled_back_is_a_warning(examined: Examined, world: World) -> None:
+    message = "rolled back by hand; raise release.attempt above 1 to start it again"
+    world.begin(A, state=SUPERSEDED, message=message, rolled_back=1)
+    found, _ = [one for one in examined() if one.check == "release"]
+    assert (found.level, found.found) == ("warning", f"The newest release, {A}, is superseded: {message}.")
 
 
 def test_release_in_progress_is_named_while_none_is_live(examined: Examined, world: World) -> None:

@@ -177,7 +177,9 @@ def test_rollout_in_progress_is_ended_and_the_live_release_stays(world: World) -
     assert (outcome.live, list(outcome.ended)) == (B, [C])
     assert world.releases.route().shares == (live_share(B, second),)
     assert states(world) == {A: RETIRED, B: LIVE, C: SUPERSEDED}
-    assert world.release(C).message == "rolled back by hand"
+    again = "raise release.attempt above 1 to start it again"
+    assert world.release(C).message == f"rolled back by hand; {again}"
+    assert world.release(C).rolled_back > 0
     assert world.executions() == {f"{C}-1": "ABORTED"}
 
 

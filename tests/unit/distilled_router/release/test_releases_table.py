@@ -355,7 +355,8 @@ def test_rolling_back_changes_route_and_both_releases_together(releases: Release
     )
     now, before = release_of(releases, A), release_of(releases, B)
     assert (now.state, now.endpoint, now.rolled_back) == (LIVE, "arn:other", 0)
-    assert (before.state, before.message) == (RETIRED, f"rolled back by hand, to release {A}")
+    again = "raise release.attempt above 1 to start it again"
+    assert (before.state, before.message) == (RETIRED, f"rolled back by hand, to release {A}; {again}")
     assert (before.rolled_back, before.updated_at) == (1_800_000_000, 1_800_000_000)
     kept = releases.table.get_item(Key={"id": releases.key(f"route@{route.version:09d}")})["Item"]
     assert kept["reason"] == "by hand"
