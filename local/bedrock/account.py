@@ -101,6 +101,13 @@ class Account:
         self.faults.clear()
         self.catalogue.reset()
 
+    def clear_faults(self) -> None:
+        """Remove all faults that have not happened yet, and end the stalls of deployments and throughput."""
+        with self.lock:
+            self.faults.clear()
+            for resource in (*self.deployments.values(), *self.throughputs.values()):
+                resource.resume(self.clock.now())
+
     def new_id(self) -> str:
         """Return an id of 12 characters for a new resource; the series is the same in every run."""
         self._created += 1

@@ -33,7 +33,7 @@ class Control:
             ("GET", "/_calls"): self._calls,
             ("GET", "/_faults"): lambda _: self._account.faults.pending(),
             ("POST", "/_faults"): self._add_faults,
-            ("DELETE", "/_faults"): lambda _: self._account.faults.clear(),
+            ("DELETE", "/_faults"): lambda _: self._account.clear_faults(),
             ("GET", "/_lag"): lambda _: self._account.lag.shown(),
             ("POST", "/_lag"): self._change_lag,
             ("DELETE", "/_lag"): self._end_lag,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from local.bedrock.account import Account, Parameters, Result
 from local.bedrock.errors import invalid, not_found, over_quota
@@ -36,6 +37,11 @@ class Deployment:
     def mutating(self) -> bool:
         """Whether the deployment is being created or updated."""
         return self.status == "Creating" or self.update_status == "Updating"
+
+    def resume(self, now: float) -> None:
+        """End a stall."""
+        if self.ready == inf:
+            self.ready = now
 
     def models(self) -> set[str | None]:
         """Return the model in use and, during an update, the new one."""
@@ -71,6 +77,7 @@ def create(account: Account, parameters: Parameters) -> Result:
             f"Your account has {quota} custom model deployments in progress, which is its quota."
         )
     now = account.clock.now()
+    stalled = account.faults.take("deployment_stalled")
     fault = account.faults.take("deployment_failed")
     deployment = Deployment(
         arn=account.arn(f"custom-model-deployment/{account.new_id()}"),
@@ -78,7 +85,7 @@ def create(account: Account, parameters: Parameters) -> Result:
         description=parameters.get("description"),
         model=model.arn,
         created=now,
-        ready=now + account.clock.scaled(account.settings.durations.deployment),
+        ready=inf if stalled else now + account.clock.scaled(account.settings.durations.deployment),
         fails=(fault.message or _FAILED) if fault else None,
     )
     account.deployments[deployment.arn] = deployment

@@ -47,14 +47,19 @@ FOREIGN = {
     "message": b'{"message": "ok"}',
     "output": b'{"output": {"message": null}, "stopReason": "end_turn"}',
 }
-#: The next resource of this kind fails or stalls.
+#: The next resource of this kind fails or stalls. `job_stalled` keeps a job in the queue, `training_stalled` in
+#: training. Deployments and throughput stay in creation or update until the faults are cleared.
 RESOURCE_KINDS = (
     "job_stalled",
+    "training_stalled",
     "job_failed",
     "job_stopped",
+    "deployment_stalled",
     "deployment_failed",
     "deployment_update_failed",
+    "throughput_stalled",
     "throughput_failed",
+    "throughput_update_stalled",
     "throughput_update_failed",
     "evaluation_stalled",
     "evaluation_failed",

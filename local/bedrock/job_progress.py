@@ -160,6 +160,8 @@ def _next_step(account: Account, job: Job, now: float) -> bool:
     if in_training and job.fault == "job_stopped":
         job.stop(phase.since)
         return False
+    if in_training and job.fault == "training_stalled":
+        return False
     end = phase.since + phase.duration
     finished = job.work.finished(1 if in_training else 0) if end <= now else None
     if finished is None:

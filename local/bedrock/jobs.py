@@ -112,7 +112,7 @@ def _new_job(account: Account, parameters: Parameters, kind: str, base: Foundati
     if kind == "DISTILLATION":
         phases.append(Phase("dataProcessingDetails", 0.0, scaled(durations.data_processing)))
     phases.append(Phase("trainingDetails", scaled(durations.training_queue), scaled(durations.training)))
-    fault = account.faults.take("job_stalled", "job_failed", "job_stopped")
+    fault = account.faults.take("job_stalled", "training_stalled", "job_failed", "job_stopped")
     new_id = account.new_id()
     training = Training(account.s3_as(parameters["roleArn"]), parameters, kind)
     return Job(

@@ -211,8 +211,8 @@ class BedrockStandIn:
         self._account.faults.add({"kind": kind, **options})
 
     def clear_faults(self) -> None:
-        """Remove the faults that have not happened yet."""
-        self._account.faults.clear()
+        """Remove the faults that have not happened yet, and end the stalls of deployments and throughput."""
+        self._account.clear_faults()
 
     def lag(self, **members: float) -> None:
         """Let reads lag behind writes, like `POST /_lag`; `local.bedrock.settings.Lag` has the members."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from local.bedrock.account import Account, Parameters, Result
 from local.bedrock.errors import conflict, invalid, not_found, over_quota
@@ -34,6 +35,11 @@ class Throughput:
     modified: float = 0.0
     target: str | None = None
     update_fails: bool = False
+
+    def resume(self, now: float) -> None:
+        """End a stall."""
+        if self.ready == inf:
+            self.ready = now
 
     def models(self) -> set[str | None]:
         """Return the model in use and, during an update, the new one."""
@@ -82,6 +88,7 @@ def create(account: Account, parameters: Parameters) -> Result:
             f"The model {foundation} is LEGACY: no new Provisioned Throughput can be bought for it."
         )
     _check_quota(account, parameters, foundation)
+    stalled = account.faults.take("throughput_stalled")
     fault = account.faults.take("throughput_failed")
     commitment = parameters.get("commitmentDuration")
     throughput = Throughput(
@@ -93,7 +100,7 @@ def create(account: Account, parameters: Parameters) -> Result:
         commitment=commitment,
         created=now,
         modified=now,
-        ready=now + account.clock.scaled(account.settings.durations.throughput),
+        ready=inf if stalled else now + account.clock.scaled(account.settings.durations.throughput),
         # A commitment ends on a calendar date, so a scaled clock does not shorten it.
         expires=now + TERMS[commitment] if commitment else None,
         fails=(fault.message or _FAILED) if fault else None,
@@ -185,7 +192,10 @@ def update(account: Account, parameters: Parameters) -> Result:
         throughput.target = model
     now = account.clock.now()
     throughput.name, throughput.status, throughput.modified = name, "Updating", now
-    throughput.ready = now + account.clock.scaled(account.settings.durations.throughput_update)
+    stalled = account.faults.take("throughput_update_stalled")
+    throughput.ready = (
+        inf if stalled else now + account.clock.scaled(account.settings.durations.throughput_update)
+    )
     throughput.update_fails = account.faults.take("throughput_update_failed") is not None
     return {}
 

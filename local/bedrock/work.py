@@ -37,7 +37,6 @@ class Work:
     def _run(self) -> None:
         for step in range(len(self._steps)):
             self._do(step)
-            self._finished[step] = self._clock.now()
 
     def _do(self, step: int) -> None:
         try:
@@ -49,4 +48,6 @@ class Work:
             # The job must end with a failure message after any exception in the thread.
             self.failure = f"{INTERNAL_ERROR} ({type(error).__name__}: {error})"[:2048]
         finally:
+            # First, since a reader may ask as soon as the step is done.
+            self._finished[step] = 0.0 if self._clock.waits_for_work else self._clock.now()
             self._done[step].set()

@@ -74,7 +74,8 @@ class Order:
     """An order to end a Create or Update in progress, once.
 
     It applies to the first operation that matches, now or later. Empty fields match anything. `after` is in
-    seconds since the operation began. If `how` is a timeout, the operation's response is lost until then.
+    seconds since the operation began: for a custom resource, since its function has run, so that a Delete
+    never overtakes a Create. If `how` is a timeout, the operation's response is lost until then.
     """
 
     stack: str = ""
@@ -217,23 +218,26 @@ class CloudFormation:
         if not stacks._runs_on_worker_thread(operation.resource_type) or not operation.is_current():
             return work()
         result: Future[Any] = Future()
+        # The moment when the operation began, once it is known.
+        began: list[float] = [] if _is_custom(operation.resource_type) else [time.monotonic()]
 
         def run() -> None:
+            self._thread.began = began
             try:
                 result.set_result(work())
             except BaseException as error:
                 result.set_exception(error)
 
-        began, generation = time.monotonic(), self._generation
+        generation = self._generation
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(run,), daemon=True).start()
         while generation == self._generation:
             is_done = bool(wait([result], POLL_SECONDS).done)
-            if reason := self._ended_by(operation, time.monotonic() - began):
+            if began and (reason := self._ended_by(operation, time.monotonic() - began[0])):
                 raise EndedError(reason)
             if not is_done:
                 continue
-            if not self._is_response_lost(operation):
+            if not began or not self._is_response_lost(operation):
                 break
             time.sleep(POLL_SECONDS)
         return result.result()
@@ -273,15 +277,28 @@ class CloudFormation:
         return bool(_deliver_response(token, response))
 
     def execute(self, function: Mapping[str, Any], event: Mapping[str, Any]) -> Any:
-        """Run a function; an event from CloudFormation runs as often as `deliveries` says."""
+        """Run a function; an event from CloudFormation runs as often as `deliveries` says.
+
+        All copies have ended when this returns, so that none comes after the resource's next event.
+        """
         copies = getattr(self._thread, "copies", 0)
         self._thread.copies = 0
         if isinstance(event, Mapping):
             self._thread.request_id = str(event.get("RequestId", ""))
-        for _ in range(copies):
-            context = contextvars.copy_context()
-            threading.Thread(target=context.run, args=(_execute, function, dict(event)), daemon=True).start()
-        return _execute(function, event)
+        threads = [
+            threading.Thread(
+                target=contextvars.copy_context().run, args=(_execute, function, dict(event)), daemon=True
+            )
+            for _ in range(copies)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            return _execute(function, event)
+        finally:
+            for thread in threads:
+                thread.join()
+            getattr(self._thread, "began", []).append(time.monotonic())
 
     # Stacks
 

@@ -25,10 +25,12 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-cloudform
 STACK = "things"
 INVENTED = re.compile(rf"{STACK}-\w+-[A-Z0-9]{{12}}")
 CODE = """
-import json, urllib.request
+import json, time, urllib.request
 def handler(event, context):
+    if event["RequestType"] == "Create":
+        time.sleep(float(event["ResourceProperties"].get("Delay", 0)))
     url, body = event["ResourceProperties"]["Listener"], json.dumps(event).encode()
-    urllib.request.urlopen(urllib.request.Request(url, body), timeout=5).close()
+    urllib.request.urlopen(urllib.request.Request(url, body), timeout=60).close()
 """
 TRUST = {
     "Version": "2012-10-17",
@@ -38,7 +40,7 @@ TRUST = {
         "Action": "sts:AssumeRole",
     },
 }
-SECONDS = 20.0
+SECONDS = 120.0
 
 Event = Mapping[str, Any]
 
@@ -99,6 +101,7 @@ class Listener:
                     "Handler": "index.handler",
                     "Role": {"Fn::GetAtt": ["Role", "Arn"]},
                     "Code": {"ZipFile": CODE},
+                    "Timeout": 60,
                 },
             },
         }
@@ -195,6 +198,25 @@ def test_an_order_waits_for_its_operation_and_its_time(engine: Engine, listener:
     assert listener.told() == ["Create First", "Create Second", "Delete Second", "Delete First"]
     (applied,) = engine.cancelled()
     assert (applied["logical_id"], applied["operation"]) == ("Second", "Create")
+
+
+def test_a_delete_never_overtakes_its_create(engine: Engine, listener: Listener) -> None:
+    """However slowly the function starts."""
+    listener.silent = {"Create Thing"}
+    engine.cancel(STACK, logical_id="Thing")
+    assert engine.deploy(STACK, listener.template("Thing", Delay=1)).status == "ROLLBACK_COMPLETE"
+    assert listener.told() == ["Create Thing", "Delete Thing"]
+    listener.silent = {"Create Second"}
+    assert engine.delete(STACK).succeeded
+    engine.begin(STACK, listener.template("First", "Second", Delay=1))
+    listener.event("Create First")
+    assert engine.delete(STACK).succeeded
+    told = listener.told()[2:]
+    created = [text.removeprefix("Create ") for text in told if text.startswith("Create")]
+    assert told == [
+        *(f"Create {thing}" for thing in created),
+        *(f"Delete {thing}" for thing in reversed(created)),
+    ]
 
 
 def test_a_lost_response_keeps_the_operation_in_progress_until_it_times_out(

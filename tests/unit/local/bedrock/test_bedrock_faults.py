@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from local.bedrock.clock import ScaledClock
 from local.bedrock.faults import FOREIGN
+from local.bedrock.work import Work
 from local.keys import HEADER
 from tests.unit.local.bedrock.scenes import (
     DAY,
@@ -148,6 +151,57 @@ def test_stalled_job_waits_for_training_until_it_is_stopped(scene: Scene) -> Non
     scene.control.stop_model_customization_job(jobIdentifier="job")
     scene.advance(MINUTE * 5)
     assert scene.job()["status"] == "Stopped"
+
+
+def test_stalled_training_runs_until_it_is_stopped(scene: Scene) -> None:
+    scene.bedrock.fault("training_stalled")
+    scene.create_job()
+    scene.advance(3 * DAY)
+    assert list(scene.phases().values()) == ["Completed", "Completed", "InProgress"]
+    scene.control.stop_model_customization_job(jobIdentifier="job")
+    scene.advance(MINUTE * 5)
+    assert scene.job()["status"] == "Stopped"
+
+
+def test_deployments_and_throughput_stall_until_faults_are_cleared(scene: Scene) -> None:
+    def statuses() -> list[str]:
+        state = scene.bedrock.state()
+        return [str(state[kind][0]["status"]) for kind in ("deployments", "throughput")]
+
+    model = scene.train()
+    scene.bedrock.fault("deployment_stalled")
+    scene.bedrock.fault("throughput_stalled")
+    scene.deploy(model)
+    scene.provision(model)
+    scene.advance(DAY)
+    assert statuses() == ["Creating", "Creating"]
+    scene.bedrock.clear_faults()
+    assert statuses() == ["Active", "InService"]
+
+    scene.bedrock.fault("throughput_update_stalled")
+    change = {"provisionedModelId": "units", "desiredProvisionedModelName": "renamed"}
+    scene.control.update_provisioned_model_throughput(**change)
+    scene.advance(DAY)
+    assert statuses() == ["Active", "Updating"]
+    assert control(scene, "DELETE", "/_faults")[0] == 200
+    assert statuses() == ["Active", "InService"]
+
+
+def test_work_is_done_only_once_its_time_is_known() -> None:
+    """A job that read the time too early would end before its work."""
+    seen: list[float | None] = []
+
+    class Watched(ScaledClock):
+        def now(self) -> float:
+            seen.append(work.finished(0))
+            ended.set()
+            return 7.0
+
+    ended = threading.Event()
+    work = Work(Watched(), lambda: None)
+    work.start()
+    assert ended.wait(60)
+    assert seen == [None]
 
 
 def test_failed_job_has_the_injected_message(scene: Scene) -> None:
