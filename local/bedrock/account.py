@@ -102,11 +102,15 @@ class Account:
         self.catalogue.reset()
 
     def clear_faults(self) -> None:
-        """Remove all faults that have not happened yet, and end the stalls of deployments and throughput."""
+        """Remove the faults that have not happened yet; batch jobs, deployments and throughput go on."""
         with self.lock:
             self.faults.clear()
-            for resource in (*self.deployments.values(), *self.throughputs.values()):
-                resource.resume(self.clock.now())
+            for job in self.invocation_jobs.values():
+                job.stalled = False
+            for deployment in self.deployments.values():
+                deployment.resume(self.clock.now())
+            for throughput in self.throughputs.values():
+                throughput.resume(self.clock.now())
 
     def new_id(self) -> str:
         """Return an id of 12 characters for a new resource; the series is the same in every run."""

@@ -47,8 +47,8 @@ FOREIGN = {
     "message": b'{"message": "ok"}',
     "output": b'{"output": {"message": null}, "stopReason": "end_turn"}',
 }
-#: The next resource of this kind fails or stalls. `job_stalled` keeps a job in the queue, `training_stalled` in
-#: training. Deployments and throughput stay in creation or update until the faults are cleared.
+#: The next resource of this kind fails or stalls. `job_stalled` keeps a job in the queue, `training_stalled`
+#: in training. Batch jobs, deployments and throughput stall until the faults are cleared.
 RESOURCE_KINDS = (
     "job_stalled",
     "training_stalled",

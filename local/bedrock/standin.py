@@ -211,7 +211,7 @@ class BedrockStandIn:
         self._account.faults.add({"kind": kind, **options})
 
     def clear_faults(self) -> None:
-        """Remove the faults that have not happened yet, and end the stalls of deployments and throughput."""
+        """Remove the faults that have not happened yet; batch jobs, deployments and throughput go on."""
         self._account.clear_faults()
 
     def lag(self, **members: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +10,7 @@ from distilled_router.task.task import Task
 from local.state import State
 from tests.engine import apps
 from tests.engine.apps import App
-from tests.engine.engine import Engine
+from tests.engine.engine import Engine, until
 from tests.engine.release_apps import Scene
 from tests.permissions.calls import check
 from tests.unit.resource_scenes import training_rows
@@ -84,8 +83,5 @@ def models(team: Engine) -> list[str]:
             outputDataConfig={"s3Uri": f"s3://{apps.BUCKET}/jobs/{name}/"},
             customizationConfig={"distillationConfig": {"teacherModelConfig": teacher}},
         )
-    end = time.monotonic() + 60
-    while len(found := team.held("models")) < 2:
-        assert time.monotonic() < end, team.held("jobs")
-        time.sleep(0.1)
-    return [found[name]["arn"] for name in ("search-a", "search-b")]
+    until(lambda: len(team.held("models")) == 2, lambda: team.held("jobs"))
+    return [team.held("models")[name]["arn"] for name in ("search-a", "search-b")]

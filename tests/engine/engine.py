@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from local.state import ACCOUNT, REGION, State
 from operate.route import Router
 
 STAGING = f"cdk-hnb659fds-assets-{ACCOUNT}-{REGION}"
-SECONDS = 120.0
+# What takes longer hangs, on a slow and busy machine too.
+SECONDS = 600.0
 BEGUN = ("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS")
 DONE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE")
 
@@ -43,6 +44,21 @@ class Outcome:
     def succeeded(self) -> bool:
         """Return whether the operation did what it should."""
         return self.status in DONE
+
+
+def until[Found](
+    condition: Callable[[], Found], told: Callable[[], object] = str, seconds: float = SECONDS
+) -> Found:
+    """Wait until a condition holds and return what it found.
+
+    Raises TimeoutError with what `told` returns if it does not hold in time.
+    """
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {seconds:.0f} s: {told()}")
+        time.sleep(0.05)
+    return found
 
 
 class Engine:
@@ -100,7 +116,7 @@ class Engine:
                 signature_version="v4" if service != "s3" else "s3v4",  # also of pre-signed URLs
                 s3={"addressing_style": "path"},
                 proxies={},
-                read_timeout=120,
+                read_timeout=SECONDS,
             ),
         )
 
@@ -177,11 +193,12 @@ class Engine:
 
         Raises TimeoutError if it hangs.
         """
-        end = time.monotonic() + seconds
-        while (status := self.status(stack) or "DELETE_COMPLETE").endswith("IN_PROGRESS"):
-            if time.monotonic() > end:
-                raise TimeoutError(f"{stack} is still {status} after {seconds:.0f} s")
-            time.sleep(0.1)
+
+        def ended() -> str:
+            status = self.status(stack) or "DELETE_COMPLETE"
+            return "" if status.endswith("IN_PROGRESS") else status
+
+        status = until(ended, lambda: f"{stack} ends", seconds)
         reasons = () if status in DONE else tuple(self._reasons(stack))
         return Outcome(stack, status, reasons)
 
@@ -199,11 +216,7 @@ class Engine:
 
         Raises TimeoutError if they don't end.
         """
-        end = time.monotonic() + seconds
-        while any(self.running()):
-            if time.monotonic() > end:
-                raise TimeoutError(f"state machines still run after {seconds:.0f} s")
-            time.sleep(0.05)
+        until(lambda: not any(self.running()), lambda: "state machines end", seconds)
 
     def running(self) -> Iterator[str]:
         """Return the ARNs of all running executions."""
@@ -339,11 +352,11 @@ class Engine:
         url = self.aws("s3").generate_presigned_url("put_object", Params=where)
         payload = {"RequestId": str(uuid4()), "ResponseURL": url, **event}
         self.aws("lambda").invoke(FunctionName=function, Payload=json.dumps(payload).encode())
-        end = time.monotonic() + seconds
-        while not self.aws("s3").list_objects_v2(Bucket=STAGING, Prefix=where["Key"]).get("KeyCount"):
-            if time.monotonic() > end:
-                raise TimeoutError(f"{function} has not answered after {seconds:.0f} s")
-            time.sleep(0.05)
+        until(
+            lambda: self.aws("s3").list_objects_v2(Bucket=STAGING, Prefix=where["Key"]).get("KeyCount"),
+            lambda: f"{function} answers",
+            seconds,
+        )
         answer: Mapping[str, Any] = json.loads(self.aws("s3").get_object(**where)["Body"].read())
         return answer
 

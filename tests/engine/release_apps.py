@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,7 +41,7 @@ from distilled_router.release.wait_conditions import WaitConditions
 from stacks.settings import PROJECT
 from tests.engine import layers
 from tests.engine.apps import BUCKET, CONTEXT, DELETE_MODEL, OWNER, QUICK, ROWS, STUDENT, TEACHER
-from tests.engine.engine import Engine, Outcome
+from tests.engine.engine import SECONDS, Engine, Outcome, until
 from tests.stacks.assembly import unhashed
 
 TABLE = "AWS::DynamoDB::Table"
@@ -68,8 +67,6 @@ ROLLOUT = RolloutProps(
     probes=0,
 )
 TIMING = TimingProps(poll_seconds=1, timeout_hours=0.5, stall_hours=0.5, wait_hours=0)
-# As long as the tests wait for a stack.
-SECONDS = 120.0
 _numbers = count(1)
 
 
@@ -297,9 +294,8 @@ class Scene:
         return found
 
     def served(self) -> tuple[str, ...]:
-        """Return the digests of the releases in the route, the live one last."""
-        assert self._table is not None
-        return tuple(share.digest for share in self._table.route().shares)
+        """Return the digests of the releases in the route, the live one last; none without a table."""
+        return tuple(share.digest for share in self._table.route().shares) if self._table else ()
 
     def live(self) -> str | None:
         """Return the digest of the live release in the route, if any."""
@@ -396,10 +392,7 @@ class Scene:
 
     def until(self, condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
         """Wait until a condition holds; on timeout, fail with a description of the state."""
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}\n{self.told()}"
-            time.sleep(0.05)
+        until(condition, lambda: f"{what}\n{self.told()}", seconds)
 
     def told(self) -> str:
         """Return a description of the state that explains a failure."""

@@ -7,7 +7,6 @@ waiter of the operation goes on, and creates nothing more.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 from distilled_router.bedrock.naming import release_name
 from distilled_router.release.table import LIVE
 from tests.engine.apps import MODEL, NAME, OTHER_MODEL, OWNER, STACK, App
-from tests.engine.engine import Engine
+from tests.engine.engine import Engine, until
 from tests.engine.release_apps import Scene
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-cancelled")]
@@ -57,14 +56,6 @@ def deleted(engine: Engine, stack: str, kind: str) -> None:
 ENDINGS = pytest.mark.parametrize("end", [cancelled, timed_out, deleted])
 
 
-def eventually(is_so: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until a condition holds."""
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def running(engine: Engine) -> list[str]:
     """Return the jobs that run, and the models, deployments and throughput that exist."""
     jobs = [name for name, job in engine.held("jobs").items() if job["status"] == "InProgress"]
@@ -76,7 +67,7 @@ def test_a_job_whose_create_ended_without_a_response_is_stopped(team: Engine, ap
     team.bedrock("/_faults", {"kind": "job_stalled", "count": None})
     team.lose_response(STACK, resource_type=JOB)
     team.begin(STACK, app.template("job"))
-    eventually(lambda: team.held("jobs"))
+    until(lambda: team.held("jobs"))
     end(team, STACK, JOB)
     assert running(team) == []
     assert len(team.calls(CREATE_JOB)) == 1
@@ -88,7 +79,7 @@ def test_a_model_whose_create_ended_without_a_response_is_deleted(
 ) -> None:
     team.lose_response(STACK, resource_type=JOB)
     team.begin(STACK, app.template("job"))
-    eventually(lambda: team.held("models"))
+    until(lambda: team.held("models"))
     end(team, STACK, JOB)
     assert running(team) == []
 
@@ -99,7 +90,7 @@ def test_the_waiter_of_an_update_that_was_taken_back_creates_no_job(team: Engine
     # The new job can't be created yet; isComplete is asked again and again.
     team.bedrock("/_faults", {"kind": "validation", "operation": CREATE_JOB, "message": ROLE, "count": None})
     team.begin(STACK, app.template("job-again"))
-    eventually(lambda: len(team.bedrock(f"/_calls?operation={CREATE_JOB}")) > 1)
+    until(lambda: len(team.bedrock(f"/_calls?operation={CREATE_JOB}")) > 1)
     team.cancel(STACK, resource_type=JOB, operation="Update")
     assert team.wait(STACK).status == "UPDATE_ROLLBACK_COMPLETE"
     team.bedrock("/_faults", delete=True)
@@ -116,7 +107,7 @@ def test_a_job_of_an_update_that_was_taken_back_is_stopped(team: Engine, app: Ap
     (first,) = running(team)
     team.lose_response(STACK, resource_type=JOB, operation="Update")
     team.begin(STACK, app.template("job-again"))
-    eventually(lambda: len(running(team)) == 2)
+    until(lambda: len(running(team)) == 2)
     team.cancel(STACK, resource_type=JOB)
     assert team.wait(STACK).status == "UPDATE_ROLLBACK_COMPLETE"
     team.settle()
@@ -125,11 +116,11 @@ def test_a_job_of_an_update_that_was_taken_back_is_stopped(team: Engine, app: Ap
 
 def test_a_model_of_an_update_that_was_taken_back_is_deleted(team: Engine, app: App) -> None:
     assert team.deploy(STACK, app.template("job")).succeeded
-    eventually(lambda: team.held("models"))
+    until(lambda: team.held("models"))
     (first,) = team.held("models")
     team.lose_response(STACK, resource_type=JOB, operation="Update")
     team.begin(STACK, app.template("job-again"))
-    eventually(lambda: len(team.held("models")) == 2)
+    until(lambda: len(team.held("models")) == 2)
     team.cancel(STACK, resource_type=JOB)
     assert team.wait(STACK).status == "UPDATE_ROLLBACK_COMPLETE"
     assert running(team) == [first]
@@ -148,7 +139,7 @@ def test_throughput_whose_create_ended_without_a_response_is_deleted(
 ) -> None:
     team.lose_response(STACK, resource_type=THROUGHPUT)
     team.begin(STACK, templates["throughput"])
-    eventually(lambda: team.held("throughput"))
+    until(lambda: team.held("throughput"))
     end(team, STACK, THROUGHPUT)
     assert team.held("throughput") == {}
     assert len(team.calls(BUY)) == 1
@@ -160,7 +151,7 @@ def test_the_waiter_of_an_update_that_was_taken_back_buys_no_throughput(
     assert team.deploy(STACK, templates["throughput"]).succeeded
     team.bedrock("/_faults", {"kind": "throttled", "operation": BUY, "count": None})
     team.begin(STACK, templates["throughput-committed"])
-    eventually(lambda: len(team.bedrock(f"/_calls?operation={BUY}")) > 1)
+    until(lambda: len(team.bedrock(f"/_calls?operation={BUY}")) > 1)
     team.cancel(STACK, resource_type=THROUGHPUT, operation="Update")
     assert team.wait(STACK).status == "UPDATE_ROLLBACK_COMPLETE"
     team.bedrock("/_faults", delete=True)
@@ -205,7 +196,7 @@ def test_a_release_of_an_update_that_was_taken_back_leaves_the_live_release(scen
 
 
 def test_a_stack_deleted_while_it_waits_for_its_release_leaves_nothing(scene: Scene) -> None:
-    digest = scene.begin(wait=(300, 300), dwell_seconds=600)
+    digest = scene.begin(wait=(1200, 1200), dwell_seconds=600)
     scene.until(lambda: scene.served() == (digest,), "the release is rolled out")
     deleted(scene.engine, scene.stack, "")
     assert scene.left() == []

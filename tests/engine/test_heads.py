@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,22 +12,13 @@ from distilled_router.data.conversation import examples
 from distilled_router.release.route import HeadFile
 from distilled_router.release.table import LIVE
 from stacks.settings import PROJECT, load
-from tests.engine.engine import Engine
+from tests.engine.engine import Engine, until
 from tests.engine.system import SHORT, TASK, System, changed, variant
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-heads")]
 
 WAIT_SCALE = 0.03
-SECONDS = 240.0
 ASKED = 40
-
-
-def until[Found](found: Callable[[], Found | None]) -> Found:
-    end = time.monotonic() + SECONDS
-    while (value := found()) is None:
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    return value
 
 
 def test_head_is_trained_with_a_release_answers_and_is_switched_off(engine: Engine, tmp_path: Path) -> None:
@@ -61,10 +51,10 @@ def test_head_is_trained_with_a_release_answers_and_is_switched_off(engine: Engi
     with (PROJECT / "data" / "holdout.jsonl").open(encoding="utf-8") as lines:
         rows = list(examples(lines, TASK))[:ASKED]
 
-    def by_head() -> bool | None:
-        """The first answers may come before the head is loaded; it is sure of some of these."""
+    def by_head() -> bool:
+        """Return whether the head answers some queries. It is sure of some of these once it is loaded."""
         sources = {system.router().ask(f"{row.query} {time.monotonic()}")["source"] for row in rows[:10]}
-        return "head" in sources or None
+        return "head" in sources
 
     until(by_head)
     answers = [system.router().ask(row.query) for row in rows[1:]]
@@ -74,6 +64,6 @@ def test_head_is_trained_with_a_release_answers_and_is_switched_off(engine: Engi
     assert sum(right) / len(right) > 0.8
 
     releases.switch_heads(off=True, after=releases.route(), reason="a test switches heads off")
-    time.sleep(settings.router.route_seconds + 0.5)
+    until(lambda: not by_head())
     sources = {system.router().ask(f"{row.query} again")["source"] for row in rows}
     assert sources == {"distilled"}

@@ -6,8 +6,7 @@ stopped.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ from tests.engine.apps import (
     changed,
     logical_id,
 )
-from tests.engine.engine import Engine
+from tests.engine.engine import Engine, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-jobs")]
 
@@ -67,14 +66,6 @@ def names_made(engine: Engine) -> list[str]:
 def statuses(engine: Engine) -> dict[str, str]:
     """Return each job's status by name."""
     return {name: job["status"] for name, job in engine.held("jobs").items()}
-
-
-def eventually(is_so: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until Bedrock has done something by itself."""
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def sent(engine: Engine, template: Mapping[str, Any], physical_id: str) -> tuple[str, str]:
@@ -166,7 +157,7 @@ def test_network_interfaces_are_deleted_if_functions_leave_in_two_steps(
     assert len(held) == len(functions(stalled))
     for variant in variants:
         assert deploy(stalled, app.template(variant)) == name
-        eventually(lambda: not stalled.interfaces()["leaving"])
+        until(lambda: not stalled.interfaces()["leaving"])
     assert stalled.interfaces() == {"held": [], "leaving": [], "left": held if are_left else []}
     assert stalled.delete(STACK).succeeded
 
@@ -193,7 +184,7 @@ def test_events_that_come_twice_make_one_job_whose_tags_follow(team: Engine, app
     name = deploy(team, app.template("kept-job"))
     assert names_made(team) == [name]
     assert len({call["parameters"]["clientRequestToken"] for call in team.calls(CREATE)}) == 1
-    eventually(lambda: name in team.held("models"))
+    until(lambda: name in team.held("models"))
     # T5: change a tag and add one, then remove one; T8: the job's results so far.
     for variant, tags in (
         ("kept-job-tagged", {"team": "ads", "stage": "dev"}),
@@ -218,10 +209,10 @@ def test_events_that_come_twice_make_one_job_whose_tags_follow(team: Engine, app
 def test_a_replaced_model_goes_once_its_successor_is_there(team: Engine, app: App) -> None:
     """Cases T10, B14."""
     first = deploy(team, app.template("job"))
-    eventually(lambda: first in team.held("models"))
+    until(lambda: first in team.held("models"))
     second = deploy(team, app.template("job-again"))
     assert team.written() == [CREATE, CREATE, "DeleteCustomModel"]
-    eventually(lambda: second in team.held("models"))
+    until(lambda: second in team.held("models"))
     assert team.delete(STACK).succeeded
     assert team.held("models") == {}
     assert names_made(team) == [first, second]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,11 @@ from distilled_router.task.task import Task
 from local import logged_requests
 from stacks.settings import PROJECT, load
 from tests import real_data
-from tests.engine.engine import Engine
+from tests.engine.engine import Engine, until
 from tests.engine.system import SHORT, Variant, changed, variant
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-labelling")]
 
-SECONDS = 300.0
 CREATE, JOB = "CreateModelInvocationJob", "CreateModelCustomizationJob"
 TEACHER = "us.amazon.nova-pro-v1:0"
 RESOURCE = "Custom::BedrockLabelling"
@@ -110,11 +108,7 @@ class System:
         return found
 
     def until(self, question: Callable[[], Any]) -> Any:
-        end = time.monotonic() + SECONDS
-        while not (answer := question()):
-            assert time.monotonic() < end, (self.labellings(), self.batches(), self.jobs())
-            time.sleep(0.1)
-        return answer
+        return until(question, lambda: (self.labellings(), self.batches(), self.jobs()))
 
     def machine(self) -> str:
         found = self.engine.aws("stepfunctions").list_state_machines()["stateMachines"]
@@ -224,10 +218,12 @@ def _expire(s3: Any) -> None:
 
 def test_stopped_labelling_resumes_where_it_stopped(system: System, declare: Callable[..., Variant]) -> None:
     first = declare()
+    system.engine.bedrock("/_faults", {"kind": "batch_stalled", "count": None})
     system.deploy(first, "data", "distillation")
     begun = system.until(lambda: system.batches())
     execution = f"{system.machine().replace(':stateMachine:', ':execution:')}:{first.digest}-1"
     system.engine.aws("stepfunctions").stop_execution(executionArn=execution)
+    system.engine.bedrock("/_faults", delete=True)
     system.deploy(declare(release={"attempt": 2}))
     system.wait_until_live(first)
     labellings = system.labellings()
@@ -269,6 +265,7 @@ def test_destroy_in_the_middle_leaves_nothing_running(
     system: System, declare: Callable[..., Variant]
 ) -> None:
     first = declare()
+    system.engine.bedrock("/_faults", {"kind": "batch_stalled", "count": None, "skip": 1})
     system.deploy(first, "data", "distillation")
     system.until(lambda: system.batches())
     for stack in ("distillation", "data"):

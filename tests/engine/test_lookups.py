@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from tests.engine.apps import JOB, MODEL, STACK, THROUGHPUT, App, changed, logical_id
-from tests.engine.engine import Engine
+from tests.engine.engine import Engine, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-existing")]
 
@@ -23,8 +22,7 @@ def template(team: Engine, app: App, models: list[str]) -> dict[str, Any]:
     made = team.aws("bedrock").create_provisioned_model_throughput(
         provisionedModelName="search-units", modelId=models[0], modelUnits=1
     )
-    while team.held("throughput")["search-units"]["status"] != "InService":
-        time.sleep(0.05)
+    until(lambda: team.held("throughput")["search-units"]["status"] == "InService")
     job = team.held("jobs")["search-a"]["arn"]
     arns = {JOB: job, MODEL: models[0], THROUGHPUT: made["provisionedModelArn"]}
     return app.template("existing", arns)

@@ -75,7 +75,7 @@ def test_a_new_digest_supersedes_a_running_release_while_the_live_release_stays(
     # Removed by the sweep that runs when an execution ends, or by the release itself, without a call of the
     # test.
     scene.until(lambda: sorted(scene.held("deployments")) == sorted(kept), "the second's deployment goes")
-    assert sorted(scene.held("models")) == sorted(kept)
+    scene.until(lambda: sorted(scene.held("models")) == sorted(kept), "the second's model goes")
     assert scene.served() == (third,)
 
 

@@ -191,6 +191,7 @@ def test_throughput_that_fails_is_reported_and_deleted(team: Engine, templates: 
 
 def test_throughput_that_comes_too_late_is_deleted(team: Engine, templates: Templates) -> None:
     """Cases C6, B21."""
+    team.bedrock("/_faults", {"kind": "throughput_stalled"})
     reason = refused(team, hurried(templates[""]), "ROLLBACK_COMPLETE")
     assert "Operation timed out" in reason
     assert held(team) == {}
