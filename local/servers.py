@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +24,8 @@ from stacks.settings import PROJECT
 
 # An hour of training takes six seconds; a deployment of eight minutes takes less than one.
 TIME_SCALE = 600
-START_SECONDS = 30.0
+# A start takes a few seconds; much longer on a busy machine.
+START_SECONDS = 120.0
 EMULATOR = PROJECT / "local" / "emulator"
 # An environment of its own inside the virtual environment: the emulator pins botocore.
 EMULATOR_PYTHON = Path(sys.prefix) / "emulator" / "bin" / "python"
@@ -134,24 +136,35 @@ def start(
     try:
         with private():
             certificate.create(state.certificate, state.certificate_key)
-            return _start(state, region, time_scale, wait_scale, preload=preload)
+            with processes.listener() as emulator, processes.listener() as bedrock:
+                return _start(state, (emulator, bedrock), region, time_scale, wait_scale, preload=preload)
     except BaseException:
         stop(state)
         raise
 
 
-def _start(state: State, region: str, time_scale: float, wait_scale: float, *, preload: bool) -> Servers:
-    emulator_port, bedrock_port = processes.free_port(), processes.free_port()
+def _start(
+    state: State,
+    listeners: tuple[socket.socket, socket.socket],
+    region: str,
+    time_scale: float,
+    wait_scale: float,
+    *,
+    preload: bool,
+) -> Servers:
+    """Start the servers on the listeners of the emulator and of Bedrock, which are closed here."""
+    emulator_port, bedrock_port = (int(each.getsockname()[1]) for each in listeners)
     emulator_url, bedrock_url = f"https://127.0.0.1:{emulator_port}", f"https://127.0.0.1:{bedrock_port}"
     path, keys = tool_path(), Keys.create()
 
     emulator = _launch(
         state,
         Server("emulator", 0, emulator_url),
-        _emulator_arguments(emulator_port),
+        _emulator_arguments(listeners[0].fileno()),
         environment.emulator(
             emulator_port, bedrock_url, state, path, wait_scale, keys, region, preload=preload
         ),
+        listeners[0],
     )
     _wait(state, emulator, lambda: _emulator_answers(state, emulator_url))
     certificate.write_bundle(state.certificate, state.ca_bundle)
@@ -161,8 +174,12 @@ def _start(state: State, region: str, time_scale: float, wait_scale: float, *, p
     bedrock = _launch(
         state,
         Server("bedrock", 0, bedrock_url),
-        ["-m", "local.bedrock", *_bedrock_arguments(bedrock_port, emulator_url, state, region, time_scale)],
+        [
+            *("-m", "local.bedrock"),
+            *_bedrock_arguments(listeners[1].fileno(), emulator_url, state, region, time_scale),
+        ],
         environment.server(path) | variables,
+        listeners[1],
     )
     bridge = _launch(
         state,
@@ -174,20 +191,20 @@ def _start(state: State, region: str, time_scale: float, wait_scale: float, *, p
     return Servers(emulator, bedrock, bridge, keys, region)
 
 
-def _emulator_arguments(port: int) -> list[str]:
+def _emulator_arguments(descriptor: int) -> list[str]:
     """Return the arguments that run MiniStack by its ASGI server: its own main would also take port 443."""
     return [
         str(EMULATOR),
-        *("--bind", f"127.0.0.1:{port}", "--workers", "0", "--keep-alive", "75"),
+        *("--bind", f"fd://{descriptor}", "--workers", "0", "--keep-alive", "75"),
         *("--config", "python:ministack.core.hypercorn_conf"),
     ]
 
 
 def _bedrock_arguments(
-    port: int, emulator_url: str, state: State, region: str, time_scale: float
+    descriptor: int, emulator_url: str, state: State, region: str, time_scale: float
 ) -> list[str]:
     return [
-        *("--port", str(port)),
+        *("--descriptor", str(descriptor)),
         *("--aws-endpoint", emulator_url),
         *("--ca-bundle", str(state.ca_bundle)),
         *("--certificate", str(state.certificate), str(state.certificate_key)),
@@ -197,15 +214,27 @@ def _bedrock_arguments(
     ]
 
 
-def _launch(state: State, server: Server, arguments: list[str], variables: dict[str, str]) -> Server:
-    """Start one server and record it at once, so that it can be stopped whatever happens next."""
+def _launch(
+    state: State,
+    server: Server,
+    arguments: list[str],
+    variables: dict[str, str],
+    listener: socket.socket | None = None,
+) -> Server:
+    """Start one server and record it at once, so that it can be stopped whatever happens next.
+
+    It takes over the listener, which is closed here.
+    """
     # `python -m` puts the working folder on the import path, and the emulator must not import the project.
     is_emulator = server.name == "emulator"
     cwd = state.root / "emulator" if is_emulator else PROJECT
     python = EMULATOR_PYTHON if is_emulator else Path(sys.executable)
     log = state.log(server.name)
     log.unlink(missing_ok=True)
-    pid = processes.start(arguments, _tag(state, server.name), variables, cwd, log, python)
+    inherited = [listener.fileno()] if listener else []
+    pid = processes.start(arguments, _tag(state, server.name), variables, cwd, log, python, inherited)
+    if listener:
+        listener.close()
     started = Server(server.name, pid, server.url)
     entries = [asdict(entry) for entry in (*recorded(state), started)]
     state.servers.write_text(json.dumps(entries, indent=2) + "\n")

@@ -18,12 +18,14 @@ from typing import BinaryIO
 TAG = "distilled_router"
 
 
-def free_port() -> int:
-    """Return a free port of the loopback interface."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def listener() -> socket.socket:
+    """Return a socket that listens on a free port of the loopback interface, for a server to inherit.
+
+    A port that the server itself binds later could be somebody else's by then.
+    """
+    found = socket.create_server(("127.0.0.1", 0))
+    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return found
 
 
 def spawn(
@@ -33,8 +35,12 @@ def spawn(
     log: Path | None,
     *,
     detached: bool = False,
+    inherited: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a command without input; its output goes to `log`, or to this process's output."""
+    """Start a command without input; its output goes to `log`, or to this process's output.
+
+    It inherits the open files of these numbers.
+    """
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(_private(log)) if log else None
         return subprocess.Popen(  # noqa: S603 - all callers run programs of this project
@@ -45,6 +51,7 @@ def spawn(
             env=dict(environment),
             cwd=cwd,
             start_new_session=detached,
+            pass_fds=inherited,
         )
 
 
@@ -68,10 +75,14 @@ def start(
     cwd: Path,
     log: Path,
     python: Path = Path(sys.executable),
+    inherited: Sequence[int] = (),
 ) -> int:
-    """Start `python <arguments>` in its own session, which Ctrl-C doesn't reach; return the process id."""
+    """Start `python <arguments>` in its own session, which Ctrl-C doesn't reach; return the process id.
+
+    It inherits the open files of these numbers.
+    """
     command = [str(python), "-X", f"{TAG}={tag}", *arguments]
-    process = spawn(command, environment, cwd, log, detached=True)
+    process = spawn(command, environment, cwd, log, detached=True, inherited=inherited)
     # Right after exec the command line may be empty for a moment.
     while process.poll() is None and not command_line(process.pid):
         time.sleep(0.001)

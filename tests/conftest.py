@@ -32,7 +32,10 @@ settings.load_profile("patient")
 
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
-EMULATOR = "import update_paths; update_paths.install(); from ministack.app import main; main()"
+EMULATOR = (
+    "import sys, update_paths; update_paths.install(); "
+    "from hypercorn.__main__ import main; sys.exit(main(sys.argv[1:]))"
+)
 
 # No test may reach AWS, whatever the caller's environment contains.
 for _name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -91,7 +94,8 @@ def no_process_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start the AWS emulator (a test double: MiniStack), without TLS and IAM; yield its URL."""
     folder = tmp_path_factory.mktemp("emulator")
-    port = processes.free_port()
+    listener = processes.listener()
+    port = listener.getsockname()[1]
     variables = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
@@ -106,9 +110,15 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "SFN_WAIT_SCALE": "1",
         "PYTHONPATH": str(PROJECT / "local" / "emulator"),
     }
-    with (folder / "log").open("wb") as log:
+    arguments = ["ministack.app:app", "--bind", f"fd://{listener.fileno()}", "--workers", "0"]
+    with (folder / "log").open("wb") as log, listener:
         process = subprocess.Popen(
-            [EMULATOR_PYTHON, "-c", EMULATOR], env=variables, cwd=folder, stdout=log, stderr=log
+            [EMULATOR_PYTHON, "-c", EMULATOR, *arguments],
+            env=variables,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            pass_fds=[listener.fileno()],
         )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -123,10 +133,10 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
         try:
-            with urlopen(f"{url}/_ministack/health", timeout=1):
+            with urlopen(f"{url}/_ministack/health", timeout=10):
                 return
         except (URLError, OSError):
             time.sleep(0.05)

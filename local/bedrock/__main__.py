@@ -31,6 +31,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         description=f"A test double of Amazon Bedrock. Its control endpoints need the token in {TOKEN}.",
     )
     parser.add_argument("--port", type=int, default=0, help="0 (the default): any free port")
+    parser.add_argument("--descriptor", type=int, help="open file of a listening socket, in place of a port")
     parser.add_argument("--port-file", type=Path, help="file that gets the port once the server listens")
     parser.add_argument(
         "--aws-endpoint", "--s3-endpoint", help="URL of S3 and IAM; without it, S3 is in memory"
@@ -79,8 +80,8 @@ def aws_client(service: str, options: argparse.Namespace) -> Any:
         region_name=options.region,
         verify=options.ca_bundle,
         config=Config(
-            connect_timeout=5,
-            read_timeout=30,
+            connect_timeout=60,
+            read_timeout=60,
             retries={"mode": "standard", "total_max_attempts": 3},
             s3={"addressing_style": "path"},
             proxies={},
@@ -107,6 +108,7 @@ def main(given: Sequence[str] | None = None) -> int:
             lag=options.lag,
         ),
         port=options.port,
+        descriptor=options.descriptor,
         tls=server_context(*options.certificate) if options.certificate else False,
         token=token,
         log=options.log,

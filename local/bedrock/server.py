@@ -25,10 +25,23 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 256
 
     def __init__(
-        self, application: Application, token: str, port: int = 0, context: ssl.SSLContext | None = None
+        self,
+        application: Application,
+        token: str,
+        port: int = 0,
+        context: ssl.SSLContext | None = None,
+        descriptor: int | None = None,
     ) -> None:
-        """Listen on a port; with a context, speak TLS. `token` is what the control endpoints need."""
-        super().__init__((LOOPBACK, port), _Handler)
+        """Listen on a port, or on the socket that an open file is; with a context, speak TLS.
+
+        `token` is what the control endpoints need.
+        """
+        super().__init__((LOOPBACK, port), _Handler, bind_and_activate=descriptor is None)
+        if descriptor is not None:
+            self.socket.close()
+            self.socket = socket.socket(fileno=descriptor)
+            self.server_address = self.socket.getsockname()
+            self.server_activate()
         self._context = context
         self.application = application
         self.control = Control(application, token)

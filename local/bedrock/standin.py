@@ -84,6 +84,7 @@ class BedrockStandIn:
         settings: account, Region, latencies, durations, quotas and the lag of reads.
         durations: replaces those of the settings.
         port: 0 for any free port.
+        descriptor: the open file of a listening socket, in place of a port.
         tls: speak HTTPS as Bedrock does, with a context or a certificate of its own; `ca_bundle` is what a
             client has to trust in that case.
         token: what requests to the control endpoints need; a random one by default.
@@ -104,6 +105,7 @@ class BedrockStandIn:
         settings: Settings | None = None,
         durations: Durations | None = None,
         port: int = 0,
+        descriptor: int | None = None,
         tls: bool | ssl.SSLContext = False,
         token: str | None = None,
         log: bool = False,
@@ -124,7 +126,7 @@ class BedrockStandIn:
             authorize=authorize,
         )
         self._application = Application(self._account, protocol, log=log)
-        self._port = port
+        self._port, self._descriptor = port, descriptor
         self.token = token or secrets.token_hex(20)
         self._tls = Tls() if tls is True else None
         given = tls if isinstance(tls, ssl.SSLContext) else None
@@ -152,7 +154,9 @@ class BedrockStandIn:
     def _running_server(self) -> Server:
         with self._starting:
             if self._server is None:
-                self._server = Server(self._application, self.token, self._port, self._context)
+                self._server = Server(
+                    self._application, self.token, self._port, self._context, self._descriptor
+                )
                 threading.Thread(
                     target=self._server.serve_forever, args=(0.05,), name="bedrock", daemon=True
                 ).start()

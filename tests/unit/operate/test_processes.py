@@ -1,6 +1,7 @@
 """Only processes that we started are ever stopped."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -82,5 +83,17 @@ def test_tail_shows_the_end_and_survives_a_missing_log(tmp_path: Path) -> None:
     assert processes.tail(tmp_path / "none") == ""
 
 
-def test_free_ports_are_loopback_ports() -> None:
-    assert 1024 <= processes.free_port() <= 65535
+def test_a_process_serves_on_a_port_that_nobody_else_can_take_before(tmp_path: Path) -> None:
+    serve = "import socket, sys; s = socket.socket(fileno=int(sys.argv[1])); s.accept()[0].sendall(b'hello')"
+    with processes.listener() as own:
+        address, number = own.getsockname(), str(own.fileno())
+        with pytest.raises(OSError, match="in use"):
+            socket.create_server(address)
+        pid = processes.start(
+            ["-c", serve, number], "tag", os.environ, tmp_path, tmp_path / "log", inherited=[own.fileno()]
+        )
+    try:
+        with socket.create_connection(address, timeout=60) as client:
+            assert client.recv(5) == b"hello"
+    finally:
+        processes.stop(pid, "tag")
