@@ -26,7 +26,7 @@ from stacks import preflight, settings
 from stacks.settings import PROJECT, Settings, locate, shown
 
 # From the end of the deployment. These are days of the stand-in's clock: a release that takes longer hangs.
-RELEASE_SECONDS = 300.0
+RELEASE_SECONDS = 900.0
 
 DOWN = "The servers still run. `make local-down` destroys the stacks and stops them; FORCE=1 only stops them."
 

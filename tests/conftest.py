@@ -83,7 +83,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session", autouse=True)
 def no_process_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """End this session's servers even if pytest is killed."""
-    own = [PROJECT / ".cache" / f"{name}-{os.getpid()}" for name in ("integration", "rollouts", "users")]
+    own = [PROJECT / ".cache" / f"{name}-{os.getpid()}" for name in ("faults", "integration", "users")]
     guard = watchdog.start([tmp_path_factory.getbasetemp(), *own])
     yield
     assert guard.stdin is not None

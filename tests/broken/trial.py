@@ -36,7 +36,7 @@ COPIED = (
 )
 FILES = ("cdk.json", "pyproject.toml")
 LEFT = shutil.ignore_patterns("__pycache__", "__snapshots__", "*.pyc")
-SECONDS = 300
+SECONDS = 1800
 
 # A test fails, or one of its fixtures. An error of the collection names no test.
 _FAILED = re.compile(r"^(?:FAILED|ERROR) ([^\s\[]+::[^\s\[]+)", re.MULTILINE)

@@ -29,7 +29,7 @@ def findings(templates: Sequence[Path]) -> set[Finding]:
         [str(PYTHON), "-m", "checkov.main", *arguments, *options],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
         # No proxy and no API key, so that checkov doesn't use the network.
         env={"PATH": os.environ["PATH"], "HOME": str(PYTHON.parents[1]), "LOG_LEVEL": "ERROR"},
     )

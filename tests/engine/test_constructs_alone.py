@@ -45,7 +45,7 @@ def synthesized(assembly: Path) -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     layers.empty(assembly)

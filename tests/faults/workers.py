@@ -49,14 +49,16 @@ def run(seeds: Sequence[int], workers: int) -> Iterator[Result]:
         waiting, done = context.Queue(), context.Queue()
         for seed in [*seeds, *([None] * workers)]:
             waiting.put(seed)
-        processes = [context.Process(target=_work, args=(waiting, done, variants)) for _ in range(workers)]
+        processes = [
+            context.Process(target=_work, args=(waiting, done, variants, folder)) for _ in range(workers)
+        ]
         for process in processes:
             process.start()
         for _ in seeds:
             yield _next(done, processes)
     finally:
         for process in processes:
-            process.join(20)
+            process.join(300)
             process.terminate()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -69,10 +71,12 @@ def _next(done: Queue[Result], processes: Sequence[multiprocessing.process.BaseP
     return done.get()
 
 
-def _work(waiting: Queue[int | None], done: Queue[Result], variants: Mapping[str, Variant]) -> None:
+def _work(
+    waiting: Queue[int | None], done: Queue[Result], variants: Mapping[str, Variant], parent: Path
+) -> None:
     # If it is terminated, it still stops its servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
         engine = Engine(State(Path(folder)), time_scale=TIME_SCALE, wait_scale=WAIT_SCALE)
         try:
             while (seed := waiting.get()) is not None:

@@ -64,7 +64,7 @@ class LocalSystem:
         """Run `python -m local ...`."""
         command = [sys.executable, "-m", "local", *arguments]
         return subprocess.run(
-            command, cwd=PROJECT, env=self.variables, capture_output=True, text=True, timeout=400
+            command, cwd=PROJECT, env=self.variables, capture_output=True, text=True, timeout=1800
         )
 
     def up(self) -> subprocess.CompletedProcess[str]:
@@ -80,7 +80,7 @@ class LocalSystem:
         variables = without_aws() | running.variables(self.state)
         log = self.state.log("destroy")
         process = cdk.start(cdk.destroy(self.state.assembly), variables, log)
-        assert process.wait(300) == 0, log.read_text()[-3000:]
+        assert process.wait(900) == 0, log.read_text()[-3000:]
 
     def _at(self) -> Environment:
         running = servers.running(self.state)

@@ -82,7 +82,7 @@ class Account:
         )
         with contextlib.suppress(WaiterError):
             cloudformation.get_waiter("stack_create_complete").wait(
-                StackName=stack, WaiterConfig={"Delay": 1, "MaxAttempts": 30}
+                StackName=stack, WaiterConfig={"Delay": 1, "MaxAttempts": 600}
             )
         (found,) = cloudformation.describe_stacks(StackName=stack)["Stacks"]
         if found["StackStatus"] != "CREATE_COMPLETE":
@@ -94,7 +94,7 @@ class Account:
         """Bootstrap the account with a qualifier."""
         log = state.log(f"bootstrap-{qualifier}")
         process = cdk.start(cdk.bootstrap(ACCOUNT, REGION, qualifier), self.variables, log, cwd=state.root)
-        assert process.wait(180) == 0, log.read_text()[-2000:]
+        assert process.wait(900) == 0, log.read_text()[-2000:]
 
     def take(self, role: str, subject: str, stack: str = "ci-local", **claims: str) -> dict[str, str]:
         """Assume a role for a job and return its environment variables."""
@@ -122,7 +122,7 @@ class Account:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=120,
+            timeout=900,
         )
 
 

@@ -39,7 +39,7 @@ class Traffic:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(timeout=40)
+        self._thread.join()
 
     def _run(self) -> None:
         number = 0

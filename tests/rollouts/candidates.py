@@ -32,8 +32,9 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "keep_releases": 1,
     },
 }
-# A rollout whose steps end only when a test lets the dwell time pass, so that a step can be observed.
-PATIENT: Mapping[str, Any] = {"dwell_seconds": 20}
+# A rollout whose steps end only when a test lets the dwell time pass, so that a step can be observed. The
+# state machine waits a fiftieth of it before it looks again.
+PATIENT: Mapping[str, Any] = {"dwell_seconds": 120}
 # A rollout that never leaves its first step.
 STANDING: Mapping[str, Any] = {"dwell_seconds": 600}
 

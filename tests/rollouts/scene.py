@@ -15,15 +15,14 @@ from distilled_router.env import METRICS_NAMESPACE
 from distilled_router.release.table import FAILED, LIVE, ROLLING_OUT, Release, Releases
 from local.bedrock.faults import CALL_EFFECTS, CALL_ERRORS
 from operate.deployed import Deployed
-from tests.engine.engine import Engine
-from tests.engine.system import STACKS, System, Traffic, Variant
+from tests.engine.engine import Engine, until
+from tests.engine.system import LATE_SECONDS, STACKS, System, Traffic, Variant
 from tests.rollouts.candidates import STANDING, Candidate
 
-SECONDS = 60.0
 # Answers that show who is asked, and as many in a row as one of two would hardly get by chance.
 SOME, MANY = 5, 20
-# Seconds after which a query must have its answer.
-ON_ITS_WAY_SECONDS = 2.0
+# Seconds after which a query must have its answer; `Traffic.prompt` has no later ones.
+ON_ITS_WAY_SECONDS = LATE_SECONDS
 
 
 class Scene:
@@ -200,12 +199,9 @@ class Scene:
         self.until(only_one, f"only {digest} answers")
         return time.monotonic()
 
-    def until(self, condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
+    def until(self, condition: Callable[[], object], what: str) -> None:
         """Wait until a condition holds; on timeout, fail with a description of the state."""
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}\n{self.told()}"
-            time.sleep(0.05)
+        until(condition, lambda: f"{what}\n{self.told()}")
 
     def told(self) -> str:
         """Return a description of the state that explains a failure."""
@@ -249,7 +245,7 @@ def check_stand_in(traffic: Traffic, since: float, until: float) -> None:
 
     Its deployment may be deleted before routers have read the new route: the base model answers in its place.
     """
-    for answer in traffic.answers:
+    for answer in traffic.prompt:
         if answer.source != "distilled":
             assert answer.source == "base"
             assert since - ON_ITS_WAY_SECONDS < answer.asked_at < until

@@ -51,7 +51,7 @@ def test_a_hold_out_set_that_was_replaced_after_it_was_published_decides_nothing
     assert f"expected {hashlib.sha256(rows).hexdigest()}" in message
     scene.has_left(candidate)
     assert scene.shares() == {live: 1.0}
-    assert {answer.release for answer in traffic.answers} == {live}
+    assert {answer.release for answer in traffic.prompt} == {live}
 
 
 def session(scene: Scene, tags: dict[str, str]) -> Any:

@@ -83,7 +83,7 @@ def _synthesize(work: Path) -> None:
     names = [*ALL, bad_example.NAME]
     started = [_start(work, names[number::PROCESSES], number) for number in range(PROCESSES)]
     for process in started:
-        _, errors = process.communicate(timeout=400)
+        _, errors = process.communicate(timeout=1800)
         if process.returncode:
             raise RuntimeError(f"Synthesis failed:\n{errors[-5000:]}")
 

@@ -19,11 +19,13 @@ from stacks.settings import PROJECT
 def python(tmp_path: Path) -> Path:
     """Return the Python of an environment with requirements.txt only, installed from uv's cache."""
     folder = tmp_path / "venv"
-    subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, str(folder)], check=True, timeout=60)
+    subprocess.run(
+        ["uv", "venv", "--quiet", "--python", sys.executable, str(folder)], check=True, timeout=600
+    )
     python = folder / "bin" / "python"
     install = ["uv", "pip", "install", "--quiet", "--python", str(python), "--require-hashes"]
     locked = ["-r", str(PROJECT / "requirements.txt")]
-    subprocess.run([*install, *locked], env=uv_environment(), check=True, timeout=180)
+    subprocess.run([*install, *locked], env=uv_environment(), check=True, timeout=1200)
     return python
 
 
@@ -43,7 +45,7 @@ def test_requirements_txt_is_enough_for_cdk_synth(python: Path, tmp_path: Path) 
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=1200,
     )
 
     assert done.returncode == 0, done.stderr[-3000:]

@@ -16,7 +16,7 @@ from tests.upgrade.versions import OWNER, STATEFUL, templates
 
 PAUSE_SECONDS = 0.05
 # The first deployment waits for job, evaluation, head and rollout.
-SECONDS = 400.0
+SECONDS = 1200.0
 # Answers of a live release: its model's, and its head's.
 SOURCES = {"distilled", "head"}
 

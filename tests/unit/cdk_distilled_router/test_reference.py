@@ -91,7 +91,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "html"
@@ -126,7 +126,7 @@ def probed(address: str, profile: Path) -> list[dict[str, Any]]:
     """Return what Chromium measures on the pages in the frames at an address."""
     options = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom")
     command = [str(CHROMIUM), *options, f"--user-data-dir={profile}", address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     title = re.search(r"<title>PROBE(.*?)</title>", done.stdout)
     assert title, done.stdout[:2_000] + done.stderr[-2_000:]
     found: list[dict[str, Any]] = json.loads(html.unescape(title.group(1)))

@@ -28,7 +28,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build and return the wheel of this checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
-    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=600)
     (found,) = folder.glob("*.whl")
     return found
 
@@ -37,11 +37,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the Python of an empty environment with this wheel and its dependencies, in our versions."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
-    subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, str(folder)], check=True, timeout=60)
+    subprocess.run(
+        ["uv", "venv", "--quiet", "--python", sys.executable, str(folder)], check=True, timeout=600
+    )
     python = folder / "bin" / "python"
     install = ["uv", "pip", "install", "--quiet", "--python", str(python)]
     versions = ["--constraint", str(PROJECT / "requirements.txt")]
-    subprocess.run([*install, *versions, str(wheel)], env=uv_environment(), check=True, timeout=180)
+    subprocess.run([*install, *versions, str(wheel)], env=uv_environment(), check=True, timeout=1200)
     return python
 
 
@@ -61,7 +63,7 @@ def synthesize(python: Path, folder: Path, source: str) -> subprocess.CompletedP
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=1200,
     )
 
 
