@@ -23,6 +23,7 @@ from distilled_router.release.table import Releases
 from local.bedrock import BedrockStandIn
 from local.servers import EMULATOR_PYTHON
 from operate import processes
+from operate.environment import without_aws
 from stacks.settings import PROJECT
 from tests import watchdog
 
@@ -37,7 +38,7 @@ EMULATOR = (
     "from hypercorn.__main__ import main; sys.exit(main(sys.argv[1:]))"
 )
 
-# No test may reach AWS, whatever the caller's environment contains.
+# No test may reach AWS, whatever the caller's environment and home folder contain.
 for _name in [name for name in os.environ if name.startswith("AWS_")]:
     del os.environ[_name]
 os.environ |= {
@@ -46,6 +47,10 @@ os.environ |= {
     "AWS_REGION": REGION,
     "AWS_DEFAULT_REGION": REGION,
     "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    # The servers of the tests are not behind the caller's proxy, which package registries may need.
+    **{name: without_aws()[name] for name in ("NO_PROXY", "no_proxy")},
     "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # the discard port: clients from outside the fixtures fail
     "POWERTOOLS_METRICS_NAMESPACE": "DistilledRouter",
 }
