@@ -23,6 +23,7 @@ from distilled_router.release.table import Releases
 from local.bedrock import BedrockStandIn
 from local.servers import EMULATOR_PYTHON
 from operate import processes
+from operate.cdk import tool_path
 from operate.environment import without_aws
 from stacks.settings import PROJECT
 from tests import watchdog
@@ -51,6 +52,8 @@ os.environ |= {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     # The servers of the tests are not behind the caller's proxy, which package registries may need.
     **{name: without_aws()[name] for name in ("NO_PROXY", "no_proxy")},
+    # The machine may have no Node.js, or an old one: the CDK starts the one that it supports.
+    "PATH": tool_path(),
     "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # the discard port: clients from outside the fixtures fail
     "POWERTOOLS_METRICS_NAMESPACE": "DistilledRouter",
 }
