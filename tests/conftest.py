@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import boto3
 import pytest
 from botocore.config import Config
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import stacks  # noqa: F401  # puts lambda/ on the import path
 from distilled_router.release.table import Releases
@@ -28,8 +28,11 @@ from operate.environment import without_aws
 from stacks.settings import PROJECT
 from tests import watchdog
 
-# A loaded machine is slow now and then; the benchmarks measure speed.
-settings.register_profile("patient", deadline=None)
+# A loaded machine is slow now and then; the benchmarks measure speed. The examples are the same in each run:
+# `pytest --hypothesis-profile=searching` looks for others.
+_PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("searching", _PATIENT)
+settings.register_profile("patient", _PATIENT, derandomize=True)
 settings.load_profile("patient")
 
 REGION = "us-east-1"

@@ -64,8 +64,8 @@ class Budget:
         Raises OutOfTimeError, and the function's own errors.
         """
         seconds = min(at_most, self.remaining)
-        ends = time.monotonic() + seconds
-        future = _WORKERS.submit(lambda: function(max(ends - time.monotonic(), 0.0)))
+        ends = self._clock() + seconds
+        future = _WORKERS.submit(lambda: function(max(ends - self._clock(), 0.0)))
         try:
             return future.result(seconds)
         except TimeoutError:

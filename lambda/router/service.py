@@ -76,10 +76,11 @@ class Router:
         xray: XRay,
         heads: Heads | None = None,
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Create a router. `now` returns the wall clock in seconds, for ages and expiries.
+        """Create a router. Without `heads`, it uses no classification head.
 
-        Without `heads`, it uses no classification head.
+        `now` is the wall clock in seconds, for ages and expiries, and `clock` the monotonic one, for budgets.
         """
         self._env = env
         self._time_budget = env.time_budget_ms / 1000
@@ -89,7 +90,7 @@ class Router:
         self._telemetry = telemetry
         self._xray = xray
         self._heads = heads
-        self._now = now
+        self._now, self._clock = now, clock
         self._student = Prompt.student(task)
         self._base = Prompt.base(task)
         self._lock = threading.Lock()
@@ -137,7 +138,7 @@ class Router:
         Queries run in parallel, each with its own budget within the batch's. Equal queries are asked once.
         `latency_ms` counts from the start of the batch, so that it includes the wait for others.
         """
-        batch = Budget(self._seconds(context, self._env.batch_time_budget_ms / 1000))
+        batch = Budget(self._seconds(context, self._env.batch_time_budget_ms / 1000), self._clock)
         texts = [query if isinstance(query, BadRequestError) else asked(query) for query in given]
         firsts = list(dict.fromkeys(text for text in texts if isinstance(text, str)))
 
@@ -199,7 +200,7 @@ class Router:
     def _budget(self, most: float) -> Budget:
         """Return the budget of one query, of at most `most` seconds."""
         whole = self._time_budget - RESERVE_SECONDS
-        return Budget(min(whole, most), whole=whole)
+        return Budget(min(whole, most), self._clock, whole)
 
     def _seconds(self, context: object, most: float | None = None) -> float:
         left = getattr(context, "get_remaining_time_in_millis", None)

@@ -233,7 +233,7 @@ def test_every_entry_point_starts_with_nothing_but_its_bundle_its_layer_and_its_
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr[-2000:]
 

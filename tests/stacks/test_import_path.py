@@ -79,7 +79,7 @@ def run(arguments: Sequence[str], path: Sequence[Path], cwd: Path, out: Path) ->
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

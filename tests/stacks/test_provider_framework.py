@@ -79,7 +79,7 @@ def real(assemblies: Mapping[str, Assembly]) -> Mapping[str, Seen]:
     (folder,) = {path.parent for path in assemblies["local"].folder.glob("asset.*/framework.js")}
     asked = {"folder": str(folder), "cases": list(everything.values())}
     result = subprocess.run(
-        [node(), HOST], input=json.dumps(asked), capture_output=True, text=True, timeout=60, check=True
+        [node(), HOST], input=json.dumps(asked), capture_output=True, text=True, timeout=300, check=True
     )
     return dict(zip(everything, json.loads(result.stdout), strict=True))
 

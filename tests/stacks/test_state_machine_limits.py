@@ -40,7 +40,7 @@ def ran(definition: Any, answer: Any, given: Any = None, objects: int = 1) -> di
         capture_output=True,
         text=True,
         check=True,
-        timeout=300,
+        timeout=900,
     )
     found: dict[str, Any] = json.loads(process.stdout)
     return found

@@ -27,7 +27,7 @@ socket.create_connection(("127.0.0.1", 9), timeout=1)
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     variables = offline.environment(folder)
-    return subprocess.run(command, cwd=PROJECT, env=variables, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=PROJECT, env=variables, capture_output=True, text=True, timeout=300)
 
 
 def test_every_environment_is_synthesised_without_network_and_credentials(assembly: Assembly) -> None:
@@ -124,7 +124,7 @@ def test_no_template_asks_whether_it_is_local(assemblies: Mapping[str, Assembly]
 def test_unknown_environment_ends_with_the_list_of_those_there_are(tmp_path: Path) -> None:
     variables = offline.environment(tmp_path) | {"CDK_CONTEXT_JSON": '{"environment": "nope"}'}
     result = subprocess.run(
-        [sys.executable, "app.py"], cwd=PROJECT, env=variables, capture_output=True, text=True, timeout=60
+        [sys.executable, "app.py"], cwd=PROJECT, env=variables, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 1
     assert "nope" in result.stderr
@@ -141,7 +141,7 @@ def test_parts_of_bundles_that_an_interrupted_synthesis_left_are_removed_first(t
     # It ends after that, which is quick.
     selected = {"CDK_CONTEXT_JSON": '{"environment": "nope"}', "CDK_OUTDIR": str(output)}
     environ = offline.environment(tmp_path) | selected
-    subprocess.run([sys.executable, "app.py"], cwd=PROJECT, env=environ, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "app.py"], cwd=PROJECT, env=environ, capture_output=True, timeout=300)
     assert [path.name for path in output.iterdir()] == ["manifest.json"]
 
 
@@ -157,7 +157,7 @@ def test_too_many_tags_end_with_the_function_that_they_do_not_fit_into(tmp_path:
         env=offline.environment(tmp_path) | {"CDK_CONTEXT_JSON": context},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert result.returncode == 1
     assert "The largest is TAGS" in result.stderr

@@ -347,7 +347,7 @@ def as_nobody(*command: str | Path) -> subprocess.CompletedProcess[str]:
         env={"PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 

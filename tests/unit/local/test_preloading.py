@@ -77,25 +77,25 @@ def test_fork_has_its_own_pipes_folder_and_variables_and_the_modules(
     assert process.stderr.readline() == "told\n"
     assert process.poll() is None
     process.stdin.close()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     assert process.stdout.read() == ""
 
 
 def test_exit_code_is_reported(begin: Callable[..., Any]) -> None:
     process = begin(code=3)
     process.stdin.write("\n\n")
-    assert (process.wait(10), process.poll()) == (3, 3)
+    assert (process.wait(60), process.poll()) == (3, 3)
 
 
 @pytest.mark.parametrize(("end", "code"), [("terminate", -signal.SIGTERM), ("kill", -signal.SIGKILL)])
 def test_ending_one_fork_does_not_end_another(begin: Callable[..., Any], end: str, code: int) -> None:
     process, other = begin(), begin()
     getattr(process, end)()
-    assert process.wait(10) == code
+    assert process.wait(60) == code
     process.kill()  # no effect after the end
     assert other.poll() is None
     os.kill(other.pid, signal.SIGKILL)
-    assert other.wait(10) == -signal.SIGKILL
+    assert other.wait(60) == -signal.SIGKILL
 
 
 def test_waiting_for_a_running_fork_times_out(begin: Callable[..., Any]) -> None:
@@ -103,7 +103,7 @@ def test_waiting_for_a_running_fork_times_out(begin: Callable[..., Any]) -> None
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.05)
     process.kill()
-    process.wait(10)
+    process.wait(60)
 
 
 def test_other_processes_start_as_usual(forks: Any) -> None:

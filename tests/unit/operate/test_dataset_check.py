@@ -274,7 +274,7 @@ def test_command_runs_without_aws_and_stops_with_its_reader(tmp_path: Path) -> N
         assert process.stdout is not None
         assert process.stdout.readline().startswith(b"Refused")
         process.stdout.close()
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=300)
     assert errors == b""
     assert process.returncode == 1
 

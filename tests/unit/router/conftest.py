@@ -19,7 +19,7 @@ from router.service import Router
 from router.sources import Models
 from router.telemetry import Telemetry
 from router.xray import XRay
-from tests.unit.router.doubles import BedrockDouble, TableDouble, WallClock, router_env
+from tests.unit.router.doubles import BedrockDouble, Stopwatch, TableDouble, WallClock, router_env
 from tests.unit.router.object_store import BUCKET, ObjectStore
 
 Capture = pytest.CaptureFixture[str]
@@ -43,6 +43,7 @@ class Bench:
     bedrock: BedrockDouble
     table: TableDouble
     clock: WallClock
+    stopwatch: Stopwatch
     capture: Capture
     lines: list[dict[str, Any]] = field(default_factory=list)
 
@@ -97,6 +98,8 @@ def bench(task: Task, capsys: Capture) -> Callable[..., Bench]:
         bedrock: BedrockDouble, table: TableDouble, store: ObjectStore | None = None, **variables: Any
     ) -> Bench:
         env, clock = router_env(**variables), WallClock()
+        stopwatch = Stopwatch()
+        bedrock.wait = table.wait = stopwatch.wait
         # A logger keeps the stream of its first use, and pytest has another one in each test.
         logger = Logger(service=f"{env.owner}-{uuid4()}")
         router = Router(
@@ -115,7 +118,8 @@ def bench(task: Task, capsys: Capture) -> Callable[..., Bench]:
             xray=XRay(enabled=env.tracing),
             heads=Heads(store.client(), BUCKET, task.labels, logger) if store else None,
             now=clock,
+            clock=stopwatch,
         )
-        return Bench(router, bedrock, table, clock, capsys)
+        return Bench(router, bedrock, table, clock, stopwatch, capsys)
 
     return make

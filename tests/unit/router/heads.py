@@ -64,5 +64,5 @@ def settle() -> None:
     """Wait until nothing is being loaded."""
     for thread in threading.enumerate():
         if thread.name == "heads":
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()

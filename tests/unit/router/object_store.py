@@ -13,7 +13,8 @@ from urllib.parse import unquote
 
 from local.bedrock import Tls
 from router.services import S3
-from tests.unit.router.servers import server
+from tests.unit.router import servers
+from tests.unit.router.servers import hang, server
 
 BUCKET = "data-000000000000"
 PIECE = 16_384
@@ -91,17 +92,21 @@ def closed(_: socket.socket, __: bytes) -> None:
     """Close the connection without an answer."""
 
 
-def silent(_: socket.socket, __: bytes) -> None:
+def silent(connection: socket.socket, _: bytes) -> None:
     """Take the request and say nothing."""
-    time.sleep(10)
+    hang(connection)
 
 
 def dribble(connection: socket.socket, content: bytes) -> None:
     """Send a byte now and then, for longer than anyone waits."""
     connection.sendall(_head("200 OK", f"content-length: {len(content)}"))
-    for place in range(200):
-        connection.sendall(content[place : place + 1])
-        time.sleep(0.05)
+    servers.dribble(connection)
+
+
+def endless(connection: socket.socket, _: bytes) -> None:
+    """Say that there are 50 MB, and send none."""
+    connection.sendall(_head("200 OK", "content-length: 50000000"))
+    hang(connection)
 
 
 def huge(connection: socket.socket, _: bytes) -> None:
@@ -162,8 +167,8 @@ class ObjectStore:
         with server(self._serve, tls) as self.url:
             yield self
 
-    def client(self, seconds: float = 2.0, **variables: str) -> S3:
-        """Return the router's client of this store."""
+    def client(self, seconds: float = 30.0, **variables: str) -> S3:
+        """Return the router's client of this store; a busy machine has the time that it needs."""
         return S3.of_bucket(BUCKET, {**self.variables(), **variables}, seconds=seconds)
 
     def variables(self) -> Mapping[str, str]:

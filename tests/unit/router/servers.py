@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +20,25 @@ from local.bedrock import BedrockStandIn, MemoryS3, Settings, Tls
 from tests.unit.router.doubles import TableDouble
 from tests.unit.router.students import deployed_student
 
+# Much longer than anything that is not late, on a busy machine, too.
+HANG_SECONDS = 60.0
+
 type Serve = Callable[[socket.socket, int], None]
 """Serves one connection, the number of which it gets."""
+
+
+def hang(connection: socket.socket) -> None:
+    """Keep a connection open and say nothing, until the other side closes it or for HANG_SECONDS."""
+    connection.settimeout(HANG_SECONDS)
+    while connection.recv(65_536):
+        pass
+
+
+def dribble(connection: socket.socket, seconds: float = 0.1) -> None:
+    """Send a byte now and then until the other side closes the connection, or for HANG_SECONDS."""
+    for _ in range(int(HANG_SECONDS / seconds)):
+        time.sleep(seconds)
+        connection.sendall(b"x")
 
 
 @contextmanager
@@ -48,10 +66,13 @@ def server(serve: Serve, tls: Tls | None = None) -> Iterator[str]:
             except OSError:
                 pass
 
-        threading.Thread(target=accept, daemon=True).start()
+        accepting = threading.Thread(target=accept, daemon=True)
+        accepting.start()
         yield f"{'https' if tls else 'http'}://127.0.0.1:{listening.getsockname()[1]}"
         over.set()
         listening.shutdown(socket.SHUT_RDWR)
+        # Before the next server gets the same file descriptor.
+        accepting.join()
 
 
 @dataclass(frozen=True)

@@ -60,12 +60,16 @@ class Turn:
 
 @dataclass
 class Storm:
-    """Generates turns for several environments. `endpoints` are existing deployments, each with its head."""
+    """Generates turns for several environments. `endpoints` are existing deployments, each with its head.
+
+    What hangs does so `pace` times longer than on an idle machine.
+    """
 
     seed: int
     endpoints: Sequence[str]
     heads: Sequence[HeadFile]
     environments: int
+    pace: float = 1.0
     _random: Random = field(init=False)
     _versions: int = 0
 
@@ -127,7 +131,7 @@ class Storm:
             return {**order, "kind": self._random.choice(OUTPUTS)}
         (kind,) = self._random.choices(list(CALLS), weights=list(CALLS.values()))
         if kind == "slow":
-            order["milliseconds"] = HANG_SECONDS * 1000
+            order["milliseconds"] = round(HANG_SECONDS * self.pace * 1000)
         if kind == "dribble":
             order["milliseconds"] = DRIBBLE_MS
         if kind == "foreign":
@@ -145,7 +149,7 @@ class Storm:
                 client_error("AccessDeniedException"),
                 EndpointConnectionError(endpoint_url="https://dynamodb"),
                 0.01,
-                HANG_SECONDS,
+                HANG_SECONDS * self.pace,
             )
         )
 

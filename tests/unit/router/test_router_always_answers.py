@@ -3,7 +3,8 @@
 Of the environments, some use classification heads first, some as a last resort, and some not at all. Bedrock
 is the stand-in, in a separate process, over TLS connections; heads come from a store over connections; the
 releases table and the wall clock are doubles. The faults follow from a seed; which request meets which fault
-depends on timing, since several environments run in parallel.
+depends on timing, since several environments run in parallel. Where a query takes longer than on an idle
+machine, all times are longer by the same factor.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ SEED, ENVIRONMENTS = 20261, 10
 REQUESTS = (1_000, pytest.param(10_000, marks=pytest.mark.slow))
 TIME_BUDGET, BATCH_TIME_BUDGET, LATE_SECONDS = 0.2, 0.4, 0.05
 TICK_SECONDS = 0.005
+# What nine of ten queries take on an idle machine at most, while each environment asks one.
+IDLE_SECONDS, MOST_PACE = 0.02, 20.0
 MODES = ("off", "last_resort", "first")
 # Half of the reads of a head succeed.
 SENDS = (
@@ -111,11 +114,12 @@ class Environment:
     # their batches one at a time.
     _batches = threading.Lock()
 
-    def __init__(self, number: int, bedrock: Served, store: ObjectStore, task: Task) -> None:
+    def __init__(self, number: int, bedrock: Served, store: ObjectStore, task: Task, pace: float) -> None:
+        self._budget, self._batch_budget = TIME_BUDGET * pace, BATCH_TIME_BUDGET * pace
         env = router_env(
             owner=f"environment-{number}",
-            time_budget_ms=round(TIME_BUDGET * 1000),
-            batch_time_budget_ms=round(BATCH_TIME_BUDGET * 1000),
+            time_budget_ms=round(self._budget * 1000),
+            batch_time_budget_ms=round(self._batch_budget * 1000),
             route_seconds=0.5,
             head_mode=MODES[number % len(MODES)],
             explore_share=0.2,
@@ -139,9 +143,9 @@ class Environment:
         self._prepare(turn)
         context = ContextDouble(left=10_000 if turn.left_ms is None else turn.left_ms)
         if turn.queries < 2:
-            return self._ask(turn, context, TIME_BUDGET)
+            return self._ask(turn, context, self._budget)
         with self._batches:
-            return self._ask(turn, context, BATCH_TIME_BUDGET)
+            return self._ask(turn, context, self._batch_budget)
 
     def _ask(self, turn: Turn, context: ContextDouble, most: float) -> Result:
         began = time.monotonic()
@@ -161,15 +165,34 @@ class Environment:
             self._bedrock.control("POST", turn.orders)
 
 
-def run(turns: Sequence[Turn], bedrock: Served, store: ObjectStore, task: Task) -> list[Result]:
+def run(
+    turns: Sequence[Turn], bedrock: Served, store: ObjectStore, task: Task, pace: float = 1.0
+) -> list[Result]:
     """Run all turns, each environment its own, in order."""
 
     def take(number: int) -> list[Result]:
-        environment = Environment(number, bedrock, store, task)
+        environment = Environment(number, bedrock, store, task, pace)
         return [environment.take(turn) for turn in turns[number::ENVIRONMENTS]]
 
     with ThreadPoolExecutor(ENVIRONMENTS) as pool:
         return [result for results in pool.map(take, range(ENVIRONMENTS)) for result in results]
+
+
+def pace_of_this_machine(bedrock: Served, store: ObjectStore, task: Task) -> float:
+    """Return how many times longer than on an idle machine queries take, from 1 on."""
+    turns = [Turn({"query": f"red car {number}"}, 1) for number in range(20 * ENVIRONMENTS)]
+    results = run(turns, bedrock, store, task, MOST_PACE)
+    seconds = sorted(result.ended - result.began for result in results)
+    return min(max(seconds[len(seconds) * 9 // 10] / IDLE_SECONDS, 1.0), MOST_PACE)
+
+
+@dataclass(frozen=True)
+class Stormed:
+    """What came of all requests, the delays of the machine meanwhile, and when a request is late."""
+
+    results: list[Result]
+    noise: Noise
+    late_seconds: float
 
 
 def answers_of(result: Result) -> list[dict[str, Any]]:
@@ -184,8 +207,8 @@ def answers_of(result: Result) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module", params=REQUESTS)
-def storm(request: pytest.FixtureRequest, task: Task) -> tuple[list[Result], Noise]:
-    """Return the results of all requests, and the delays of the machine meanwhile."""
+def storm(request: pytest.FixtureRequest, task: Task) -> Stormed:
+    """Return what came of all requests."""
     # Metrics and logs of so many requests would bury the message of a failure.
     store, heads = store_of(head_file(), head_file(1))
     with (
@@ -194,15 +217,18 @@ def storm(request: pytest.FixtureRequest, task: Task) -> tuple[list[Result], Noi
         stand_in() as bedrock,
         store.running(),
     ):
-        turns = list(Storm(SEED, bedrock.endpoints, heads, ENVIRONMENTS).turns(request.param, time.time()))
+        pace = pace_of_this_machine(bedrock, store, task)
+        turns = list(
+            Storm(SEED, bedrock.endpoints, heads, ENVIRONMENTS, pace).turns(request.param, time.time())
+        )
         random = Random(SEED)
         store.sends = {file.key: lambda *to: random.choice(SENDS)(*to) for file in heads}
         with Noise() as noise:
-            return run(turns, bedrock, store, task), noise
+            return Stormed(run(turns, bedrock, store, task, pace), noise, LATE_SECONDS * pace)
 
 
-def test_every_request_is_answered_with_weights(storm: tuple[list[Result], Noise], task: Task) -> None:
-    results, _ = storm
+def test_every_request_is_answered_with_weights(storm: Stormed, task: Task) -> None:
+    results = storm.results
     assert len(results) in (1_000, 10_000)
     for result in results:
         for answer in answers_of(result):
@@ -214,22 +240,20 @@ def test_every_request_is_answered_with_weights(storm: tuple[list[Result], Noise
             assert (answer["release"] is not None) == (answer["source"] in ("distilled", "head"))
 
 
-def test_requests_end_within_their_budget(storm: tuple[list[Result], Noise]) -> None:
-    results, noise = storm
-    late = [result for result in results if result.over > LATE_SECONDS]
-    ours = [
-        result for result in late if result.over - noise.during(result.began, result.ended) > LATE_SECONDS
-    ]
+def test_requests_end_within_their_budget(storm: Stormed) -> None:
+    results, most = storm.results, storm.late_seconds
+    delays = [storm.noise.during(result.began, result.ended) for result in results]
+    ours = [result for result, delay in zip(results, delays, strict=True) if result.over - delay > most]
     # The thread of `Noise` misses a pause of the other core.
     found = [(result.turn, round(result.over, 3)) for result in ours]
     assert len(found) <= len(results) // 1_000, found
     # If the machine were late all the time, the test would show nothing.
-    assert len(late) < len(results) / 20
+    assert sum(delay < most for delay in delays) > len(results) / 10
 
 
-def test_every_source_and_reason_occurred(storm: tuple[list[Result], Noise]) -> None:
+def test_every_source_and_reason_occurred(storm: Stormed) -> None:
     """Each source gave some of the answers, and each reason occurred; most do within 1,000 requests."""
-    results, _ = storm
+    results = storm.results
     answers = [answer for result in results for answer in answers_of(result) if "error" not in answer]
     sources = Counter(answer["source"] for answer in answers)
     # On a slow machine the first calls open circuits, which leaves few of 100 requests an environment.

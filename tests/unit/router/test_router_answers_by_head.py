@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -15,7 +15,9 @@ import pytest
 from distilled_router.head.model import Head
 from distilled_router.release.route import HeadFile, Route, Share
 from distilled_router.task.task import Task
+from router import service
 from router.service import BASE_CACHE_SECONDS
+from tests.unit.router import object_store as s3
 from tests.unit.router.conftest import Bench
 from tests.unit.router.doubles import BASE_MODEL, BedrockDouble, TableDouble, client_error
 from tests.unit.router.heads import ALL, head_file, settle, store_of
@@ -32,8 +34,6 @@ from tests.unit.router.scenes import (
 )
 
 LIVE = "aaaaaaaaaaaa"
-# A busy machine has the time that it needs.
-UNHURRIED = {"time_budget_ms": 60_000, "batch_time_budget_ms": 60_000}
 SURE, UNSURE = "engine roaring two", "which invoice did we pay in may"
 LONG = f"{SURE} {'and again ' * 20}"
 DOWN = {STUDENT: client_error("ServiceUnavailableException", 503), BASE_MODEL: client_error("AccessDenied")}
@@ -55,7 +55,7 @@ def make(bench: MakeBench, files: tuple[ObjectStore, list[HeadFile]]) -> Callabl
 
     def create(bedrock: BedrockDouble, *, head_off: bool = False, **variables: Any) -> Bench:
         route = Route(3, (Share(LIVE, STUDENT, 1.0, head=names[0]),), head_off=head_off)
-        made = bench(bedrock, TableDouble(route), store, **{**UNHURRIED, **variables})
+        made = bench(bedrock, TableDouble(route), store, **variables)
         made.ask("to load the head")
         settle()
         made.bedrock.calls.clear()
@@ -168,7 +168,7 @@ def test_without_a_loaded_head_static_weights_are_the_last_resort(
     store, names = files
     for head in (None, HeadFile("nowhere", names[0].sha256)):
         route = Route(3, (Share(LIVE, STUDENT, 1.0, head=head),))
-        made = bench(healthy(**DOWN), TableDouble(route), store, head_mode="first", **UNHURRIED)
+        made = bench(healthy(**DOWN), TableDouble(route), store, head_mode="first")
         for _ in range(3):
             answer = made.ask(SURE)
             settle()
@@ -193,7 +193,7 @@ def test_route_that_turns_the_head_off_leaves_all_as_without_one(
     found = []
     for head_off, storage in ((True, store), (False, None)):
         route = Route(3, (Share(LIVE, STUDENT, 1.0, head=names[0]),), head_off=head_off)
-        made = bench(healthy(), TableDouble(route), storage, head_mode=mode, **UNHURRIED)
+        made = bench(healthy(), TableDouble(route), storage, head_mode=mode)
         answers: list[dict[str, Any]] = []
         for query in (SURE, UNSURE, LONG):
             for says in (STUDENT_SAYS, None, client_error("ThrottlingException", 429)):
@@ -258,8 +258,11 @@ def test_explored_query_that_the_student_fails_is_the_heads_and_a_fallback(make:
     assert not made.ask(SURE)["cached"]
 
 
-@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (0.05, 55, 150), (1.0, 2000, 2000)])
-def test_share_of_sure_queries_is_explored(bench: MakeBench, share: float, least: int, most: int) -> None:
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (0.05, 80, 120), (1.0, 2000, 2000)])
+def test_share_of_sure_queries_is_explored(
+    bench: MakeBench, monkeypatch: pytest.MonkeyPatch, share: float, least: int, most: int
+) -> None:
+    monkeypatch.setattr(service, "jitter", Random(7).uniform)
     store, names = store_of(head_file(0, ALL))
     with store.running():
         route = Route(3, (Share(LIVE, STUDENT, 1.0, head=names[0]),))
@@ -270,7 +273,6 @@ def test_share_of_sure_queries_is_explored(bench: MakeBench, share: float, least
             head_mode="first",
             explore_share=share,
             quota_requests_per_minute=1_000_000,
-            **UNHURRIED,
         )
         made.ask("to load")
         settle()
@@ -341,14 +343,14 @@ def test_answer_by_a_former_route_is_not_kept_for_the_next(bench: MakeBench) -> 
         def converse(self, **request: Any) -> dict[str, Any]:
             if request["modelId"] == STUDENT:
                 began.set()
-                assert go_on.wait(10)
+                assert go_on.wait(60)
             return super().converse(**request)
 
     bedrock = Slow(**{STUDENT: STUDENT_SAYS, CANDIDATE: "0 0 100 0", BASE_MODEL: BASE_SAYS})
-    made = bench(bedrock, TableDouble(Route(3, (Share(LIVE, STUDENT, 1.0),))), **UNHURRIED)
+    made = bench(bedrock, TableDouble(Route(3, (Share(LIVE, STUDENT, 1.0),))))
     with ThreadPoolExecutor(1) as pool:
         former = pool.submit(made.ask)
-        assert began.wait(10)
+        assert began.wait(60)
         made.table.item = Route(4, (Share(LIVE, CANDIDATE, 1.0),)).to_item()
         made.clock.time += 11
         assert made.ask("another query")["intent"] == "transcription"
@@ -381,7 +383,7 @@ def roll_outs(files: list[HeadFile], shared: HeadFile, random: Random) -> Iterat
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_no_query_is_answered_by_another_releases_head(bench: MakeBench, task: Task, seed: int) -> None:
-    """10,000 queries, alone and in batches, by 12 threads, while the route changes all the time."""
+    """10,000 queries, alone and in batches, by 12 threads, while the route changes 100 times."""
     contents = [head_file(turned, ALL) for turned in range(4)]
     intents = {
         content: task.dominant(Head.read(content, task.labels).answer("red car").weights)
@@ -392,7 +394,8 @@ def test_no_query_is_answered_by_another_releases_head(bench: MakeBench, task: T
     of = {digest * 12: {intents[contents[place]]} for place, digest in enumerate("abc")}
     of["c" * 12].add(intents[contents[3]])
     models: dict[str, Any] = {f"arn:{digest}": client_error("InternalServerException", 500) for digest in of}
-    random, over = Random(seed), threading.Event()
+    routes, changes = roll_outs(files[:3], files[3], Random(seed)), count(1)
+    changing = threading.Lock()
     with store.running():
         made = bench(
             BedrockDouble(**models, **{BASE_MODEL: client_error("InternalServerException", 500)}),
@@ -401,38 +404,38 @@ def test_no_query_is_answered_by_another_releases_head(bench: MakeBench, task: T
             head_mode="first",
             route_seconds=0.01,
             quota_requests_per_minute=10_000_000,
-            **UNHURRIED,
         )
 
-        def change() -> None:
-            for route in roll_outs(files[:3], files[3], random):
-                made.table.item = route.to_item()
-                if over.wait(0.05):
-                    return
+        def change() -> list[dict[str, Any]]:
+            """Change the route. Of each third, wait for the heads first, and return answers by it."""
+            with changing:
+                answers = []
+                if next(changes) % 3 == 0:
+                    made.clock.time += 0.01
+                    made.ask("red car")
+                    settle()
+                    answers = [made.ask(f"red car {place}") for place in range(20)]
+                made.table.item = next(routes).to_item()
+                return answers
 
         def ask(number: int) -> list[dict[str, Any]]:
             queries = [f"red car {(number * 7 + place) % 50}" for place in range(20)]
             made.clock.time += 0.002
+            more = change() if number % 5 == 0 else []
             if number % 2:
-                return made.ask_all(queries)
-            return [made.ask(query) for query in queries]
+                return more + made.ask_all(queries)
+            return more + [made.ask(query) for query in queries]
 
-        changing = threading.Thread(target=change)
-        changing.start()
-        try:
-            with ThreadPoolExecutor(12) as pool:
-                answers = [answer for found in pool.map(ask, range(500)) for answer in found]
-        finally:
-            over.set()
-            changing.join()
+        with ThreadPoolExecutor(12) as pool:
+            answers = [answer for found in pool.map(ask, range(500)) for answer in found]
         settle()
-    assert len(answers) == 10_000
+    assert len(answers) == 10_000 + 33 * 20
     by_head = [answer for answer in answers if answer["source"] == "head"]
     wrong = [answer for answer in by_head if answer["intent"] not in of[answer["release"]]]
     assert wrong == []
     assert {answer["release"] for answer in by_head} == set(of)
-    # How many depends on the machine: a new head is loaded beside the answers, not before them.
-    assert len(by_head) > 1_000
+    # All that waited for the heads, less those of routes that turn heads off; others depend on the machine.
+    assert len(by_head) > 500
     assert any(answer["cached"] for answer in by_head)
     assert {answer["source"] for answer in answers} == {"head", "static"}
 
@@ -442,7 +445,7 @@ def test_head_of_the_release_that_is_chosen_answers(
 ) -> None:
     """Of a candidate while its share counts, then of the live release."""
     store, (live, candidate, _) = files
-    made = bench(healthy(), TableDouble(), store, head_mode="first", **UNHURRIED)
+    made = bench(healthy(), TableDouble(), store, head_mode="first")
     end = int(made.clock.time) + 20
     shares = (
         Share(LIVE, STUDENT, 1.0, head=live),
@@ -467,17 +470,22 @@ def test_first_query_does_not_wait_for_the_head(
     bench: MakeBench, files: tuple[ObjectStore, list[HeadFile]]
 ) -> None:
     store, names = files
-    hold = threading.Event()
-    whole = store.objects[names[0].key]
+    go_on = threading.Event()
 
     def wait(connection: Any, content: bytes) -> None:
-        hold.wait(10)
-        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(whole), whole))
+        assert go_on.wait(60)
+        s3.whole(connection, content)
 
     store.sends[names[0].key] = wait
-    made = bench(healthy(), TableDouble(Route(3, (Share(LIVE, STUDENT, 1.0, head=names[0]),))), store)
-    began = time.monotonic()
+    made = bench(
+        healthy(),
+        TableDouble(Route(3, (Share(LIVE, STUDENT, 1.0, head=names[0]),))),
+        store,
+        head_mode="first",
+    )
     assert made.ask(SURE)["source"] == "distilled"
-    assert time.monotonic() - began < 5
-    hold.set()
+    assert [thread for thread in threading.enumerate() if thread.name == "heads"], "it is still loaded"
+    go_on.set()
     settle()
+    made.clock.time += 300
+    assert made.ask(SURE)["source"] == "head"

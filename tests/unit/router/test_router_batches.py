@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from typing import Any, Self
+from collections import Counter
+from typing import Any
 
 import pytest
 
+from router.service import SIDE_BY_SIDE
 from tests.unit.router.conftest import Bench
-from tests.unit.router.doubles import BASE_MODEL, ContextDouble, TableDouble, client_error, reply
+from tests.unit.router.doubles import (
+    BASE_MODEL,
+    BedrockDouble,
+    ContextDouble,
+    TableDouble,
+    client_error,
+    reply,
+)
 from tests.unit.router.scenes import LIVE_ROUTE, STUDENT, STUDENT_SAYS, MakeBench, healthy, student
 
 MOST_QUERIES = 100
@@ -21,35 +29,38 @@ def ask(made: Bench, *queries: object, context: object = None) -> list[dict[str,
     return answers
 
 
-class Echo:
-    """A student whose first weight is the query's number, in percent."""
+class Echo(BedrockDouble):
+    """A student whose first weight is the query's number, in percent.
 
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds, self.asked, self.at_once, self.most = seconds, 0, 0, 0
-        self._lock = threading.Lock()
+    The first queries end together: with one thread fewer than there are of them, none does.
+    """
 
-    def within(self, seconds: float) -> Self:
-        return self
+    def __init__(self, seconds: float = 0.0, together: int = 1) -> None:
+        super().__init__()
+        self.seconds, self.at_once, self.most = seconds, 0, 0
+        self._lock, self._together = threading.Lock(), threading.Barrier(together)
 
     def converse(self, **request: Any) -> dict[str, Any]:
         number = int(request["messages"][0]["content"][0]["text"].split()[-1])
         with self._lock:
-            self.asked += 1
             self.at_once += 1
             self.most = max(self.most, self.at_once)
-        time.sleep(self.seconds)
+        if number < self._together.parties:
+            self._together.wait(60)
+        if self.seconds:
+            self.hang(self.seconds)
         with self._lock:
             self.at_once -= 1
         return reply(f"{number} {100 - number} 0 0")
 
 
 def test_a_whole_batch_is_answered_in_its_order_some_side_by_side(bench: MakeBench) -> None:
-    echo = Echo(seconds=0.02)
+    echo = Echo(together=SIDE_BY_SIDE)
     made = bench(echo, TableDouble(LIVE_ROUTE))
     answers = ask(made, *(f"query {number}" for number in range(MOST_QUERIES)))
     assert [answer["weights"]["visual"] for answer in answers] == [n / 100 for n in range(MOST_QUERIES)]
     assert {answer["source"] for answer in answers} == {"distilled"}
-    assert 4 < echo.most <= 16
+    assert echo.most == SIDE_BY_SIDE
     assert len(made.table.reads) == 1
 
 
@@ -110,48 +121,55 @@ def test_every_query_of_a_batch_has_its_fallbacks(bench: MakeBench, says: Any, s
 
 
 def test_batch_ends_with_its_own_budget(bench: MakeBench) -> None:
-    """16 queries take 0.15 s, so that all 80 would take 0.75 s; the last have no time left."""
+    """16 queries take 150 s, so that all 80 would take 750 s; the last have no time left."""
     made = bench(
-        healthy(**{STUDENT: 0.15, BASE_MODEL: 0.15}),
+        healthy(**{STUDENT: 150.0, BASE_MODEL: 150.0}),
         TableDouble(LIVE_ROUTE),
-        time_budget_ms=380,
-        batch_time_budget_ms=380,
+        time_budget_ms=380_020,
+        batch_time_budget_ms=380_020,
     )
-    began = time.monotonic()
+    made.stopwatch.in_step(SIDE_BY_SIDE)
     answers = ask(made, *(f"q {n}" for n in range(80)))
-    assert time.monotonic() - began < 0.65
+    assert made.stopwatch.time == pytest.approx(380)
     assert {answer["source"] for answer in answers[:16]} == {"distilled"}
-    assert {answer["source"] for answer in answers[64:]} == {"static"}
+    assert {answer["source"] for answer in answers[16:32]} == {"static"}, "neither model answers in 115 s"
+    assert {answer["reason"] for answer in answers[32:]} == {"no_time"}
 
 
 def test_query_of_a_batch_ends_with_its_own_budget(bench: MakeBench) -> None:
     made = bench(
-        healthy(**{STUDENT: 2.0, BASE_MODEL: 2.0}),
+        healthy(**{STUDENT: 2000.0, BASE_MODEL: 2000.0}),
         TableDouble(LIVE_ROUTE),
-        time_budget_ms=200,
-        batch_time_budget_ms=5000,
+        time_budget_ms=200_020,
+        batch_time_budget_ms=5_000_000,
     )
+    made.stopwatch.in_step(SIDE_BY_SIDE)
     answers = ask(made, *(f"q {n}" for n in range(16)))
     assert {answer["source"] for answer in answers} == {"static"}
-    assert max(answer["latency_ms"] for answer in answers) < 300
+    assert [answer["latency_ms"] for answer in answers] == [pytest.approx(200_000)] * 16
 
 
 def test_latency_includes_the_wait_for_others_of_the_batch(bench: MakeBench) -> None:
     """16 queries run at a time; the metric `Latency` counts each from its own start."""
-    made = bench(Echo(seconds=0.3), TableDouble(LIVE_ROUTE), time_budget_ms=1000)
+    made = bench(Echo(seconds=10.0), TableDouble(LIVE_ROUTE))
+    made.stopwatch.in_step(SIDE_BY_SIDE)
     answers = ask(made, *(f"query {number}" for number in range(32)), "query 31")
-    assert {answer["source"] for answer in answers} == {"distilled"}  # nothing ran out of time
-    assert max(answer["latency_ms"] for answer in answers[:16]) < 590
-    assert min(answer["latency_ms"] for answer in answers[16:]) > 590
-    assert answers[32]["latency_ms"] == answers[31]["latency_ms"]
-    assert max(blob["Latency"] for blob in made.metrics() if "Latency" in blob) < 590
+    assert {answer["source"] for answer in answers} == {"distilled"}
+    assert [answer["latency_ms"] for answer in answers] == [10_000] * 16 + [20_000] * 17
+    latencies = [blob["Latency"] for blob in made.metrics() if "Latency" in blob]
+    assert latencies == [10_000] * 32 + [0]
 
 
 def test_functions_own_end_bounds_a_batch(bench: MakeBench) -> None:
-    made = bench(healthy(**{STUDENT: 2.0, BASE_MODEL: 2.0}), TableDouble(LIVE_ROUTE), time_budget_ms=1500)
-    began = time.monotonic()
-    ask(made, "dog", "cat", context=ContextDouble(left=300))
-    assert time.monotonic() - began < 0.5
+    made = bench(
+        healthy(**{STUDENT: 2000.0, BASE_MODEL: 2000.0}),
+        TableDouble(LIVE_ROUTE),
+        time_budget_ms=900_000,
+        batch_time_budget_ms=900_000,
+    )
+    made.stopwatch.in_step(2)
+    ask(made, "dog", "cat", context=ContextDouble(left=300_020))
+    assert made.stopwatch.time == pytest.approx(300)
 
 
 def test_endpoint_with_an_open_circuit_is_probed_by_one_query_of_a_batch(bench: MakeBench) -> None:
@@ -179,9 +197,14 @@ def test_http_answer_is_one_document(bench: MakeBench) -> None:
 
 
 def test_batch_that_runs_out_of_time_opens_no_circuit(bench: MakeBench) -> None:
-    """An endpoint that answers in 60 ms has not failed if it was given less time."""
-    made = bench(Echo(seconds=0.06), TableDouble(LIVE_ROUTE), time_budget_ms=400, batch_time_budget_ms=200)
+    """An endpoint that answers in 60 s has not failed if it was given less time."""
+    echo = Echo(seconds=60.0)
+    made = bench(echo, TableDouble(LIVE_ROUTE), time_budget_ms=400_020, batch_time_budget_ms=150_020)
+    made.stopwatch.in_step(SIDE_BY_SIDE)
     answers = ask(made, *(f"query {number}" for number in range(60)))
-    assert {answer["source"] for answer in answers} > {"distilled"}
+    found = Counter((answer["source"], answer["reason"]) for answer in answers)
+    # The second 16 have 90 s, half of it for the student, and their base model 45 s: both are too few.
+    assert found == {("distilled", None): 16, ("static", "timed_out"): 16, ("static", "no_time"): 28}
     assert not [log for log in made.logs() if log["message"] == "circuit opened"]
+    echo.seconds = 0.0
     assert made.ask("query 61")["source"] == "distilled"

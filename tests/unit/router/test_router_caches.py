@@ -132,7 +132,7 @@ def test_bad_requests_read_nothing(bench: MakeBench) -> None:
         (client_error("ProvisionedThroughputExceededException", 400), None),
         (EndpointConnectionError(endpoint_url="https://dynamodb"), None),
         (RuntimeError("a bug"), None),
-        (1.0, None),
+        (3600.0, None),
         (None, {"id": "route", "version": "four", "shares": []}),
         (None, {"id": "route", "version": 4, "shares": "none"}),
         (None, {"id": "route", "version": 4, "shares": [{"digest": "cccccccccccc"}]}),
@@ -141,7 +141,7 @@ def test_bad_requests_read_nothing(bench: MakeBench) -> None:
 def test_last_good_route_serves_while_none_can_be_read(
     bench: MakeBench, fails: Exception | float | None, item: dict[str, Any] | None
 ) -> None:
-    made = bench(healthy(), TableDouble(LIVE_ROUTE), route_seconds=10, time_budget_ms=300)
+    made = bench(healthy(), TableDouble(LIVE_ROUTE), route_seconds=10)
     made.ask("query 0")
     made.table.fails, made.table.item = fails, item
     made.clock.time += 10
@@ -193,7 +193,7 @@ def test_what_can_be_read_of_a_half_broken_item_is_better_than_no_route(bench: M
         client_error("InternalServerError", 500),
         ConnectionClosedError(endpoint_url="https://dynamodb"),
         EndpointConnectionError(endpoint_url="https://dynamodb"),
-        0.4,
+        3600.0,
     ],
 )
 @pytest.mark.parametrize("is_known", [False, True])
@@ -242,11 +242,11 @@ def test_candidate_with_an_expiry_of_another_type_takes_no_requests(bench: MakeB
     assert made.bedrock.asked(CANDIDATE) == 0
 
 
-@pytest.mark.parametrize("fails", [client_error("ResourceNotFoundException"), 1.0])
+@pytest.mark.parametrize("fails", [client_error("ResourceNotFoundException"), 3600.0])
 def test_unreachable_table_at_first_means_base_model_then_recovers(
     bench: MakeBench, fails: Exception | float
 ) -> None:
-    made = bench(healthy(), TableDouble(LIVE_ROUTE), time_budget_ms=300)
+    made = bench(healthy(), TableDouble(LIVE_ROUTE))
     made.table.fails = fails
     for query in ("dog", "cat"):  # the second one does not try to read
         answer = made.ask(query)
@@ -285,8 +285,7 @@ def test_wall_clock_that_jumps_prevents_no_answer(bench: MakeBench, task: Task, 
     made.table.item = Route(4, (*LIVE_ROUTE.shares, candidate)).to_item()
     for number in range(40):
         made.ask(f"query {number}")
-    # A machine that stands still for a second costs one of them its budget.
-    assert any(made.ask(f"query {number}")["cached"] for number in range(40))
+    assert all(made.ask(f"query {number}")["cached"] for number in range(40))
     made.clock.time += jump
     made.bedrock.says[STUDENT] = STUDENT_SAYS
     answers = [made.ask(f"query {number}") for number in range(80)]

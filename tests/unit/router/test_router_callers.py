@@ -40,8 +40,6 @@ CROWD = "arn:aws:sts::000000000000:assumed-role/crowd/session"
 NEXT = "arn:aws:iam::000000000000:user/next"
 THROTTLED = client_error("ThrottlingException", 429)
 BATCHES = 65
-# On a busy machine, a budget may end before its query was asked.
-PATIENT = {"time_budget_ms": 25_000, "batch_time_budget_ms": 25_000}
 
 
 def sources(answers: Sequence[dict[str, Any]]) -> Counter[tuple[str, str | None]]:
@@ -63,7 +61,7 @@ def router(task: Task) -> Iterator[Router]:
     settings = Settings(quotas=Quotas(requests_per_minute=QUOTA))
     with BedrockStandIn(s3=MemoryS3(), settings=settings, tls=True) as bedrock:
         endpoint = deployed_student(bedrock, task)
-        env = router_env(quota_requests_per_minute=QUOTA, **PATIENT)
+        env = router_env(quota_requests_per_minute=QUOTA)
         runtime, _ = services(env, variables(bedrock.endpoint, bedrock.ca_bundle))
         route = TableDouble(Route(1, (Share("aaaaaaaaaaaa", endpoint, 1.0),)))
         yield make_router(env, task, bedrock=runtime, dynamodb=route)
@@ -106,7 +104,7 @@ class Environments:
 
     def __init__(self, bench: MakeBench, count: int) -> None:
         self.models = Metered()
-        self.all: list[Bench] = [bench(self.models, TableDouble(LIVE_ROUTE), **PATIENT) for _ in range(count)]
+        self.all: list[Bench] = [bench(self.models, TableDouble(LIVE_ROUTE)) for _ in range(count)]
 
     def pass_seconds(self, seconds: float) -> None:
         self.models.clock.time += seconds

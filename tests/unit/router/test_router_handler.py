@@ -8,12 +8,14 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from router.assembly import CONNECT_SECONDS
 from tests.unit.router.doubles import ContextDouble, router_env
 
 ENVIRONMENT = {
@@ -38,7 +40,7 @@ def load(monkeypatch: pytest.MonkeyPatch, **environment: str) -> ModuleType:
 def test_import_opens_a_connection_to_each_service_and_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the init phase, in which a whole CPU makes the handshakes quick."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(2)
+        listening.settimeout(60)
         load(monkeypatch, AWS_ENDPOINT_URL=f"http://127.0.0.1:{listening.getsockname()[1]}")
         for connection, _ in (listening.accept(), listening.accept()):
             connection.settimeout(0.01)
@@ -46,17 +48,20 @@ def test_import_opens_a_connection_to_each_service_and_sends_nothing(monkeypatch
                 connection.recv(1)
 
 
-def test_import_waits_a_second_at_most_for_a_service_that_does_not_answer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_import_does_not_wait_for_a_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
     def hang(*_: object, **__: object) -> None:
-        time.sleep(1.5)
+        over.wait(60)
         raise OSError
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     began = time.monotonic()
     load(monkeypatch)
-    assert time.monotonic() - began < 1.4
+    seconds = time.monotonic() - began
+    over.set()
+    assert 0.9 * CONNECT_SECONDS < seconds < 30
+    assert CONNECT_SECONDS <= 1, "of the ten that the init phase has"
 
 
 def test_unreachable_services_mean_static_weights(
@@ -69,14 +74,13 @@ def test_unreachable_services_mean_static_weights(
     assert blob["failures"] == {"route": "table_unreachable", "base": "unreachable"}
 
 
-def test_services_that_accept_and_never_answer_cost_the_budget_and_no_more(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_services_that_accept_and_never_answer_cost_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much of it each costs, test_router.py shows on a clock of its own."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         module = load(monkeypatch, AWS_ENDPOINT_URL=f"http://127.0.0.1:{silent.getsockname()[1]}")
         started = time.monotonic()
         answer = module.handler({"query": "dog barking"}, ContextDouble())
-        assert 0.3 < time.monotonic() - started < 0.5
+        assert 0.3 < time.monotonic() - started < 30
     assert answer["source"] == "static"
 
 
@@ -132,10 +136,11 @@ def test_mistake_about_heads_shows_at_deployment(
 
 def test_start_with_heads_connects_to_no_more_services(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(1)
+        listening.settimeout(60)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         load(monkeypatch, **{**HEADS, "HEAD_MODE": "first", "AWS_ENDPOINT_URL": url})
         connections = [listening.accept()[0] for _ in range(2)]
+        listening.settimeout(0.2)
         with pytest.raises(TimeoutError):
             listening.accept()
         for connection in connections:

@@ -14,6 +14,7 @@ import pytest
 
 from distilled_router.release.route import Route, Share
 from local.bedrock import Tls
+from tests.unit.cpu_time import slowness
 from tests.unit.router import first_batch
 from tests.unit.router.doubles import BASE_MODEL, TableDouble, router_env
 from tests.unit.router.servers import Served, TableServer, stand_in
@@ -23,7 +24,7 @@ PROJECT = Path(__file__).parents[3]
 # 384 MB of memory.
 SHARE = 0.21
 # On a machine that is busy with other things, a process gets less than its share now and then.
-ATTEMPTS = 4
+ATTEMPTS = 6
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def variables(bedrock: Served, tmp_path: Path) -> Iterator[dict[str, str]]:
     table = TableDouble(Route(1, (Share("aaaaaaaaaaaa", bedrock.endpoints[0], 1.0),)))
     with TableServer(table, tls).running() as server:
         yield {
-            **router_env(base_model=BASE_MODEL).variables(),
+            **router_env(base_model=BASE_MODEL, time_budget_ms=1500, batch_time_budget_ms=10_000).variables(),
             "PATH": os.environ["PATH"],
             "PYTHONPATH": f"{PROJECT}:{PROJECT / 'lambda'}",
             "AWS_REGION": "us-east-1",
@@ -56,8 +57,8 @@ def variables(bedrock: Served, tmp_path: Path) -> Iterator[dict[str, str]]:
     tls.remove()
 
 
-def answered(variables: dict[str, str]) -> dict[str, Any]:
-    """Return what came of the first batch of a new process: initialised at full speed, answered at SHARE."""
+def answered(variables: dict[str, str], share: float) -> dict[str, Any]:
+    """Return what came of the first batch of a new process: at full speed, then at a share."""
     command = [sys.executable, "-m", first_batch.__name__]
     with subprocess.Popen(
         command, env=variables, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -65,7 +66,7 @@ def answered(variables: dict[str, str]) -> dict[str, Any]:
         assert process.stdin
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
-        with Throttle(process.pid, SHARE):
+        with Throttle(process.pid, share):
             process.stdin.write("go\n")
             process.stdin.flush()
             # Metrics and logs come first.
@@ -76,13 +77,17 @@ def answered(variables: dict[str, str]) -> dict[str, Any]:
 
 def test_first_batch_is_answered_by_the_student(variables: dict[str, str]) -> None:
     """16 connections are opened at once, which took 1.0 s of CPU time when each loaded the authorities."""
-    tried = []
+    slow = slowness()
+    expected = {
+        "answers": [["distilled", None]] * first_batch.QUERIES,
+        "after": ["distilled", None],
+    }
+    tried: list[dict[str, Any]] = []
     for _ in range(ATTEMPTS):
-        found = answered(variables)
-        tried.append(found)
-        if found["answers"] == [["distilled", None]] * first_batch.QUERIES:
+        # As much work in a second as on the machine on which the share was measured.
+        tried.append(answered(variables, min(SHARE * slow, 1.0)))
+        if expected.items() <= tried[-1].items():
             break
-    assert tried[-1]["answers"] == [["distilled", None]] * first_batch.QUERIES, tried
-    assert tried[-1]["after"] == ["distilled", None]
+    assert expected.items() <= tried[-1].items(), tried
     assert tried[-1]["seconds"] < 1.5
-    assert min(found["cpu"] for found in tried) < 0.2
+    assert min(found["cpu"] for found in tried) < 0.2 * slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import tracemalloc
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from router.breaker import FAILURES, OPEN_SECONDS, Breaker
 from router.budget import Budget, OutOfTimeError
 from router.cache import SWEEP_SECONDS, AnswerCache, Entry
 from router.costs import Costs
-from tests.unit.router.doubles import router_env
+from tests.unit.router.doubles import Stopwatch, router_env
 
 ANSWER = Entry({"visual": 1.0}, "distilled")
 MEMORY_MB = 512
@@ -33,35 +32,36 @@ def test_wrong_prices_are_named(prices: str) -> None:
         Costs(router_env(student_prices=prices))
 
 
-def test_budget_gives_up_a_call_that_hangs() -> None:
-    budget = Budget(0.05)
+@pytest.mark.parametrize(("seconds", "at_most"), [(0.05, 60.0), (60.0, 0.05)])
+def test_budget_gives_up_a_call_that_hangs(seconds: float, at_most: float) -> None:
+    """After its own seconds, or those of the whole budget."""
+    over, budget = threading.Event(), Budget(seconds)
     with pytest.raises(OutOfTimeError):
-        budget.call(lambda _: time.sleep(0.2), at_most=1.0)
-    assert budget.spent == pytest.approx(0.05, abs=0.04)
-    assert budget.remaining == 0
-
-
-def test_budget_gives_one_call_its_part_only() -> None:
-    budget = Budget(1.0)
-    with pytest.raises(OutOfTimeError):
-        budget.call(lambda _: time.sleep(0.2), at_most=0.02)
-    assert budget.remaining > 0.9
+        budget.call(lambda _: over.wait(60), at_most=at_most)
+    assert not over.is_set()
+    over.set()
+    assert 0.04 < budget.spent < 30
 
 
 def test_budget_passes_on_what_the_call_gives() -> None:
     def fail(_: float) -> None:
         raise LookupError
 
-    budget = Budget(1.0)
-    assert budget.call(lambda _: 7, at_most=1.0) == 7
+    budget = Budget(60.0)
+    assert budget.call(lambda _: 7, at_most=60.0) == 7
     with pytest.raises(LookupError):
-        budget.call(fail, at_most=1.0)
+        budget.call(fail, at_most=60.0)
 
 
 def test_budget_tells_a_call_its_seconds() -> None:
-    budget = Budget(1.0)
-    assert budget.call(lambda seconds: seconds, at_most=0.2) == pytest.approx(0.2, abs=0.05)
-    assert budget.call(lambda seconds: seconds, at_most=5.0) == pytest.approx(1.0, abs=0.1)
+    clock = Stopwatch()
+    budget = Budget(100.0, clock)
+    assert budget.call(lambda seconds: seconds, at_most=60.0) == 60
+    clock.wait(70.0)
+    assert budget.call(lambda seconds: seconds, at_most=60.0) == 30
+    assert (budget.spent, budget.remaining) == (70, 30)
+    clock.wait(31.0)
+    assert budget.remaining == 0
 
 
 def opened(breaker: Breaker, now: float) -> Breaker:

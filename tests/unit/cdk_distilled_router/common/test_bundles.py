@@ -158,7 +158,7 @@ def loaded(layer: Path) -> dict[str, Any]:
     # -I and -S: no environment variables of Python's, no site-packages, no folder of ours.
     command = [sys.executable, "-I", "-S", "-c", PROGRAM, *arguments]
     outcome = subprocess.run(
-        command, env=environment, cwd="/", capture_output=True, text=True, timeout=120, check=False
+        command, env=environment, cwd="/", capture_output=True, text=True, timeout=600, check=False
     )
     assert outcome.returncode == 0, outcome.stderr[-2000:]
     found: dict[str, Any] = json.loads(outcome.stdout.splitlines()[-1])

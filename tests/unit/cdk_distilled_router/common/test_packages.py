@@ -161,4 +161,4 @@ def test_uv_beside_this_python_comes_first(tmp_path: Path, monkeypatch: pytest.M
 def test_it_needs_no_package() -> None:
     """The installer runs it before there are any."""
     program = f"import runpy; runpy.run_path({packages.__file__!r})"
-    subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True, timeout=300)

@@ -150,7 +150,7 @@ RECORD = Record(number=1, sample=0, query=QUERY)
 def by_router(given: dict[str, Any]) -> Weights:
     models = Models(Runtime(given), TASK, Logger(), quota=2000)
     return models.ask(
-        "m", Prompt.student(TASK), QUERY, caller="direct", budget=Budget(1.0), at_most=1.0, now=0.0
+        "m", Prompt.student(TASK), QUERY, caller="direct", budget=Budget(60.0), at_most=60.0, now=0.0
     ).weights
 
 

@@ -42,7 +42,7 @@ def control(
     request = urllib.request.Request(scene.bedrock.endpoint + path, data, headers, method=method)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=5) as answer:
+        with opener.open(request, timeout=60) as answer:
             return answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())
@@ -116,7 +116,7 @@ def test_response_that_dribbles_arrives_byte_by_byte(scene: Scene) -> None:
     scene.bedrock.fault("dribble", operation="ListCustomModels", milliseconds=2)
     request = urllib.request.Request(f"{scene.bedrock.endpoint}/custom-models", headers=SIGNED)
     began = time.perf_counter()
-    with urllib.request.urlopen(request, timeout=5) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert json.load(answer) == {"modelSummaries": []}
     assert time.perf_counter() - began > 0.2
 
@@ -125,7 +125,7 @@ def test_response_that_dribbles_arrives_byte_by_byte(scene: Scene) -> None:
 def test_answer_of_somebody_else_has_status_200(scene: Scene, answer: str) -> None:
     scene.bedrock.fault("foreign", operation="ListCustomModels", answer=answer)
     request = urllib.request.Request(f"{scene.bedrock.endpoint}/custom-models", headers=SIGNED)
-    with urllib.request.urlopen(request, timeout=5) as found:
+    with urllib.request.urlopen(request, timeout=60) as found:
         assert (found.status, found.read()) == (200, FOREIGN[answer])
 
 

@@ -29,7 +29,7 @@ PROJECT = Path(__file__).parents[4]
 CREDENTIAL = "AWS4-HMAC-SHA256 Credential=AKIA/20261124/us-east-1/bedrock/aws4_request, SignedHeaders=host"
 
 
-def until(condition: Any, seconds: float = 5) -> None:
+def until(condition: Any, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "not in time"
@@ -77,7 +77,7 @@ def test_process_serves_and_ends_on_sigterm(tmp_path: Path, secure: bool) -> Non
         [sys.executable, *arguments], cwd=PROJECT, stderr=subprocess.PIPE, text=True, env={**os.environ}
     )
     try:
-        until(lambda: port_file.exists(), 20)
+        until(lambda: port_file.exists() and port_file.read_text())
         client = boto3.client(
             "bedrock",
             endpoint_url=f"{'https' if secure else 'http'}://127.0.0.1:{port_file.read_text().strip()}",
@@ -89,7 +89,7 @@ def test_process_serves_and_ends_on_sigterm(tmp_path: Path, secure: bool) -> Non
         )
         assert client.list_custom_models()["modelSummaries"] == []
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=10)
+        _, log = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 0
@@ -111,9 +111,9 @@ def converse(scene: Scene, *extra: str) -> tuple[bytes, bytes]:
 def test_server_speaks_tls_and_serves_others_while_a_handshake_hangs() -> None:
     with BedrockStandIn(tls=True) as bedrock:
         assert bedrock.endpoint.startswith("https://")
-        with socket.create_connection(("127.0.0.1", bedrock.port), timeout=5):
+        with socket.create_connection(("127.0.0.1", bedrock.port), timeout=60):
             context = ssl.create_default_context(cafile=bedrock.ca_bundle)
-            with urlopen(f"{bedrock.endpoint}/_health", timeout=5, context=context) as answer:
+            with urlopen(f"{bedrock.endpoint}/_health", timeout=60, context=context) as answer:
                 assert answer.status == 200
     with BedrockStandIn() as bedrock, pytest.raises(ValueError, match="tls=True"):
         _ = bedrock.ca_bundle
@@ -121,7 +121,7 @@ def test_server_speaks_tls_and_serves_others_while_a_handshake_hangs() -> None:
 
 def test_client_may_wait_for_100_continue_and_keep_its_connection(scene: Scene) -> None:
     head, body = converse(scene, "Expect: 100-continue")
-    with socket.create_connection(("127.0.0.1", scene.bedrock.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", scene.bedrock.port), timeout=60) as connection:
         for _ in range(2):
             connection.sendall(head)
             assert connection.recv(1000).startswith(b"HTTP/1.1 100 Continue")
@@ -132,7 +132,7 @@ def test_client_may_wait_for_100_continue_and_keep_its_connection(scene: Scene) 
 def test_chunked_bodies_are_read(scene: Scene) -> None:
     head, body = converse(scene, "Transfer-Encoding: chunked")
     head = b"\r\n".join(line for line in head.split(b"\r\n") if not line.startswith(b"Content-Length"))
-    with socket.create_connection(("127.0.0.1", scene.bedrock.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", scene.bedrock.port), timeout=60) as connection:
         connection.sendall(head + f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n")
         assert connection.recv(10_000).startswith(b"HTTP/1.1 200 OK")
 
@@ -140,7 +140,7 @@ def test_chunked_bodies_are_read(scene: Scene) -> None:
 def test_closed_connections_are_not_reported(scene: Scene, capfd: pytest.CaptureFixture[str]) -> None:
     head, body = converse(scene)
     for part in (head[:20], head, head + body):
-        with socket.create_connection(("127.0.0.1", scene.bedrock.port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", scene.bedrock.port), timeout=60) as connection:
             connection.sendall(part)
     time.sleep(0.05)
     assert scene.ask("amazon.nova-micro-v1:0", "a red car")
