@@ -471,9 +471,9 @@ def test_answers_that_an_earlier_stack_left_are_used_and_later_ones_are_not(scen
     assert scene.label()["outcome"] == "done"
     asked = scene.asked()
     del scene.server.s3.objects[scene.bucket, f"{scene.plan.folder}labelled/00000.jsonl"]
-    another = replace(scene, seal=Seal("the key of another stack's table", since=time.time() + 1))
+    another = replace(scene, seal=Seal("the key of another stack's table", since=time.time() + 3600))
     assert another.label(SECOND)["outcome"] == "done"
     assert scene.asked() == asked
-    late = replace(scene, seal=Seal("the key of a third stack's table", since=time.time() - 60))
+    late = replace(scene, seal=Seal("the key of a third stack's table", since=time.time() - 3600))
     del scene.server.s3.objects[scene.bucket, f"{scene.plan.folder}labelled/00000.jsonl"]
     assert "found another one" in late.label(SECOND)["message"]
