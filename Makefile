@@ -1,6 +1,6 @@
 # Needs: a Python of 3.12 or newer, and make. Everything else comes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: benchmarks bootstrap checks contracts cost dataset-check dataset-import dataset-split diff deploy destroy doctor durations execution-policy head-off head-on help install install-deploy install-tests local local-servers local-status local-down lock new-task permissions reference releases report rollback route synth watch test test-all tests types faults snapshots schema clean
+.PHONY: benchmarks bootstrap checks contracts cost dataset-check dataset-import dataset-split diff deploy destroy doctor execution-policy head-off head-on help install install-deploy install-tests local local-servers local-status local-down lock new-task permissions reference releases report rollback route synth watch test test-all tests types faults snapshots schema clean
 SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Without Python's cache of compiled modules, each synthesis compiles all of aws_cdk again.
@@ -140,9 +140,6 @@ tests: $(TESTS)
 
 test-all: test $(CHECKS)  ## The same, and then all other tests: deployments, faults, permissions, checkov: 25 minutes
 	pytest tests -m slow -n 3 $(TIMED)
-
-durations: $(CHECKS)  ## Write the slowest tests into docs/testing.md; on an otherwise idle machine
-	python -m tests.durations
 
 checks: $(CHECKS)  ## Check prod with checkov, and update docs/checks.md
 	@python -m tests.checks

@@ -10,6 +10,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from distilled_router.visible import visible
+from operate.printing import wrapped
 
 # Wide enough for every table where no terminal says how wide it is.
 PLAIN_WIDTH = 140
@@ -45,11 +46,12 @@ def console(width: int = PLAIN_WIDTH) -> Terminal:
 
 
 def wide(to: Terminal) -> Terminal:
-    """Return a console for wide tables. A terminal wraps the lines itself; elsewhere none are wrapped."""
+    """Return a console for wide tables: as wide as the terminal, elsewhere without a limit."""
     return to if to.is_terminal else Terminal(file=to.file, width=UNLIMITED)
 
 
-def say(to: Terminal, *lines: str, style: str = "") -> None:
-    """Print lines without line breaks of our own."""
+def say(to: Terminal, *lines: str, style: str = "", indent: str = "") -> None:
+    """Print lines, on a terminal wrapped to its width as `wrapped` says; elsewhere as they are."""
     for line in lines:
-        to.print(line, style=style, soft_wrap=True)
+        for part in wrapped(line, to.width, indent) if to.is_terminal else [line]:
+            to.print(part, style=style, soft_wrap=True)

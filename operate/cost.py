@@ -114,7 +114,7 @@ def say_needs(settings: Settings, project: Path, console: Terminal) -> None:
         say(
             console,
             "Data in S3 is not checked here. The deployment checks whether it is enough for job and gate; to "
-            f"check a local copy, run make dataset-check FILE=... FOR={settings.file}.",
+            f"check a local copy, run `make dataset-check FILE=... FOR={settings.file}`.",
         )
     for finding in report.by_weight():
         say(console, f"{finding.severity}: {finding}")

@@ -47,11 +47,11 @@ def count(settings: Settings, project: Path, rows: int | None = None) -> Counted
     if dataset.source == "file":
         return _of_file(settings, project, location, what, rows)
     number = rows or ASSUMED_ROWS
-    text = f"{location}: {number:,} {what}, as --rows says"
+    text = f"{location}: {number:,} {what}, as ROWS says"
     if not rows:
         text = (
             f"{location} is not on this machine, so the number of {what} is unknown. The figures are for "
-            f"{number:,}, each with an answer; give the real number with --rows"
+            f"{number:,}, each with an answer; give the real number with ROWS"
         )
     return Counted(Volume(queries=number), text)
 

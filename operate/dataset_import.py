@@ -3,7 +3,8 @@
 Each query gets the task's student prompt, and its answer is written as the task
 writes it. What was dropped is counted by reason, and what was guessed is told.
 Nothing leaves this machine. The output is written completely or not at all. The
-exit status is 0 if at least one row was written, and 1 otherwise.
+exit status is 0 if at least one row was written, and 1 otherwise. Messages name
+the variables of make; docs/data.md has the option for each.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import textwrap
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -38,9 +38,8 @@ EXAMPLES = """\
   python -m operate dataset-import --from invocation-logs logs/ \\
     --out rows.jsonl --template "Query: {query}"
 """
-_WIDTH = 80
 # The setting that has the same meaning, in the reasons of a record of an invocation log.
-_SETTING, _OPTION = "dataset.log_query", "--template"
+_SETTING, _VARIABLE = "dataset.log_query", "TEMPLATE"
 
 
 @dataclass
@@ -66,7 +65,7 @@ class Tally:
 
     def add(self, groups: dict[str, Group], line: int, left: LeftOut) -> None:
         """Count a row that has no answer, or is dropped."""
-        reason = left.reason.replace(_SETTING, _OPTION)
+        reason = left.reason.replace(_SETTING, _VARIABLE)
         group = groups.setdefault(reason, Group(self.files.place(line), left.example))
         group.count += 1
 
@@ -85,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="form",
         required=True,
-        choices=list(FORMS),
+        type=_form,
         metavar="FORM",
         help=f"form of the file's rows: {', '.join(FORMS)}",
     )
@@ -132,17 +131,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+# argparse would name its own option, which make does not know.
+def _form(given: str) -> str:
+    if given not in FORMS:
+        *others, last = FORMS
+        raise OperateError(f"FROM: found {given}, expected {', '.join(others)} or {last}.", status=2)
+    return given
+
+
 def _template(given: str) -> str:
     text = given.replace("\\n", "\n")
     if text.count(QUERY_MARK) != 1:
-        raise argparse.ArgumentTypeError(f"found {given}, expected text with {QUERY_MARK} once")
+        raise OperateError(f"TEMPLATE: found {given}, expected text with {QUERY_MARK} once.", status=2)
     return text
 
 
 def _pair(given: str) -> tuple[str, str]:
     key, sign, value = given.partition("=")
     if not key or not sign:
-        raise argparse.ArgumentTypeError(f"found {given}, expected KEY=VALUE")
+        raise OperateError(f"FILTERS: found {given}, expected KEY=VALUE.", status=2)
     return key, value
 
 
@@ -175,8 +182,8 @@ def _check_options(options: argparse.Namespace) -> None:
     is_log = options.form == LOGS
     if (options.label and options.answer) or (not is_log and (options.teacher or options.log_filter)):
         raise OperateError(
-            "These options don't go together: --label with --answer, and --teacher or --log-filter "
-            "with another form than invocation-logs.",
+            "These don't go together: LABEL with ANSWER, and TEACHER or FILTERS with another form than "
+            "invocation-logs.",
             advice="Leave one of them out.",
         )
     if not is_log and (len(options.files) > 1 or options.files[0].is_dir()):
@@ -232,14 +239,14 @@ def _check_output(paths: Sequence[Path], out: Path, *, may_replace: bool) -> Non
     """Raise OperateError if the output can't be written where the user says."""
     if out.is_dir() or not out.parent.is_dir():
         problem = "is a folder" if out.is_dir() else "is in a folder that doesn't exist"
-        raise OperateError(f"{out} {problem}.", advice="Name a file in a folder that exists with --out.")
+        raise OperateError(f"{out} {problem}.", advice="Name a file in a folder that exists with OUT.")
     if not out.exists():
         return
     if any(out.samefile(path) for path in paths):
-        raise OperateError(f"{out} is a file to convert.", advice="Name another file with --out.")
+        raise OperateError(f"{out} is a file to convert.", advice="Name another file with OUT.")
     if not may_replace:
         raise OperateError(
-            f"{out} exists already.", advice="Name another file with --out, or overwrite it with --replace."
+            f"{out} exists already.", advice="Name another file with OUT, or overwrite it with REPLACE=1."
         )
 
 
@@ -280,19 +287,7 @@ def _key(text: str) -> bytes:
 
 
 def shown(found: Tally, out: Path) -> Iterator[str]:
-    """Yield what a person should know of a conversion, in lines of at most 80 columns where words allow."""
-    for paragraph in _paragraphs(found, out):
-        indent = " " * (len(paragraph) - len(paragraph.lstrip()))
-        yield from textwrap.wrap(
-            paragraph,
-            _WIDTH,
-            subsequent_indent=indent,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-
-
-def _paragraphs(found: Tally, out: Path) -> Iterator[str]:
+    """Yield what a person should know of a conversion."""
     yield from found.told
     if found.prompts:
         yield (

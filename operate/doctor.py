@@ -9,7 +9,6 @@ there is a problem.
 from __future__ import annotations
 
 import argparse
-import textwrap
 from collections.abc import Iterable, Iterator
 
 from operate import environment
@@ -24,8 +23,8 @@ EXAMPLES = """\
   python -m operate doctor
   python -m operate doctor --environment dev
 """
-WIDTH = 80
 LEVEL, CHECK = 9, 17
+INDENT = " " * (LEVEL + CHECK)
 STYLES = {"ok": "", "skipped": "", "warning": "yellow", "problem": "bold red"}
 
 
@@ -78,7 +77,7 @@ def show(findings: Iterable[Finding], console: Terminal) -> int:
     count = dict.fromkeys(STYLES, 0)
     for finding in findings:
         count[finding.level] += 1
-        say(console, *lines(finding), style=STYLES[finding.level])
+        say(console, *lines(finding), style=STYLES[finding.level], indent=INDENT)
     problems, warnings = count["problem"], count["warning"]
     say(console, "", f"{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}.".capitalize())
     return 1 if problems else 0
@@ -86,16 +85,9 @@ def show(findings: Iterable[Finding], console: Terminal) -> int:
 
 def lines(finding: Finding) -> Iterator[str]:
     """Yield a finding's lines: level, check and what was found; below it the next step, and its command."""
-    indent = " " * (LEVEL + CHECK)
-    head = f"{finding.level:<{LEVEL}}{finding.check:<{CHECK}}"
-    for first, text in ((head, finding.found), (f"{indent}Next: ", finding.step)):
-        yield from textwrap.wrap(
-            first + text if text else "",
-            WIDTH,
-            subsequent_indent=indent,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+    yield f"{finding.level:<{LEVEL}}{finding.check:<{CHECK}}{finding.found}"
+    if finding.step:
+        yield f"{INDENT}Next: {finding.step}"
     if finding.command:
         yield f"  {finding.command}"
 

@@ -154,7 +154,7 @@ def invocation_logs(lines: Lines, wanted: Wanted) -> Reading:
     if wanted.count:
         raise OperateError(
             "A log has no counts: each of its records is one request.",
-            advice='Leave --count out. With dataset.source = "invocation_logs", requests are counted.',
+            advice='Leave COUNT out. With dataset.source = "invocation_logs", requests are counted.',
         )
     sample, rows = _sampled((number, line) for number, line in lines if line.strip())
     teacher, told = wanted.teacher, []
@@ -163,13 +163,13 @@ def invocation_logs(lines: Lines, wanted: Wanted) -> Reading:
         if len(models) > 1 and not wanted.may_lack_answers:
             raise OperateError(
                 f"The records are of {len(models)} models: {_listed(models)}.",
-                advice="Name the one whose answers count with --teacher.",
+                advice="Name the one whose answers count with TEACHER.",
             )
         teacher = models[0] if len(models) == 1 else ""
         if teacher:
             told = [f"The answers are those of {teacher}, the only model in the first records."]
         elif models:
-            told = ["No answer is used, since the records are of several models (--teacher)."]
+            told = ["No answer is used, since the records are of several models (TEACHER)."]
     selection = Selection(
         task=wanted.task, metadata=wanted.filters, template=wanted.template, teacher=teacher
     )
@@ -188,11 +188,11 @@ FORMS: Mapping[str, Callable[[Lines, Wanted], Reading]] = {
 
 def _refuse_names(wanted: Wanted) -> None:
     """Raise OperateError if the user names columns or keys of a form that has none."""
-    given = {"--query": wanted.query, "--answer": wanted.answer, "--label": wanted.label}
-    if options := [option for option, name in given.items() if name]:
+    given = {"QUERY": wanted.query, "ANSWER": wanted.answer, "LABEL": wanted.label}
+    if names := [variable for variable, name in given.items() if name]:
         raise OperateError(
-            f"Rows of this form have no names for {_listed(options)}.",
-            advice="Leave it out; --template says where the query is in the user's turn.",
+            f"Rows of this form have no names for {_listed(names)}.",
+            advice="Leave it out; TEMPLATE says where the query is in the user's turn.",
         )
 
 
@@ -389,7 +389,7 @@ def _names(
     return replace(
         _answer_names(known, wanted, answers, query),
         prompts=prompts,
-        count=_given(known, wanted.count, "--count") if wanted.count else "",
+        count=_given(known, wanted.count, "COUNT") if wanted.count else "",
         counts=[known[name] for name in COUNTS if name in known and known[name] != query],
     )
 
@@ -402,21 +402,21 @@ def _answer_names(known: Mapping[str, str], wanted: Wanted, answers: Sequence[st
     """
     labels = {label: known[label] for label in wanted.task.labels if label in known}
     if wanted.label:
-        return Names(query, label=_given(known, wanted.label, "--label"))
+        return Names(query, label=_given(known, wanted.label, "LABEL"))
     if wanted.answer:
-        return Names(query, _given(known, wanted.answer, "--answer"))
+        return Names(query, _given(known, wanted.answer, "ANSWER"))
     if len(labels) == len(wanted.task.labels):
         return Names(query, labels=labels)
     found = [known[name] for name in answers if name in known and known[name] != query]
     if len(found) > 1:
-        raise OperateError(f"Both {_listed(found)} may be the answers.", advice="Name one with --answer.")
+        raise OperateError(f"Both {_listed(found)} may be the answers.", advice="Name one with ANSWER.")
     if not found and not wanted.may_lack_answers:
         lacking = [label for label in wanted.task.labels if label not in labels]
         some = f", and only {_listed(labels)} of the labels: {_listed(lacking)} are missing" if labels else ""
         raise OperateError(
-            f"Of the names {_listed(known.values())} none is {_listed(answers, 'or')}{some}.",
-            advice="Name the answers with --answer, or what has a label's name with --label; or keep the "
-            "rows for the teacher with --without-answers.",
+            f"None of the names {_listed(known.values())} is {_listed(answers, 'or')}{some}.",
+            advice="Name the answers with ANSWER, or what has a label's name with LABEL; or keep the "
+            "rows for the teacher with WITHOUT_ANSWERS=1.",
         )
     return Names(query, found[0] if found else "")
 
@@ -432,7 +432,7 @@ def _chosen_query(
     }
     filled = [name for name, found in values.items() if found - {""}]
     if given:
-        query = _given(known, given, "--query")
+        query = _given(known, given, "QUERY")
         return query, [name for name in filled if name != query and len(values[name]) == 1]
     differing = [name for name in filled if len(values[name]) > 1]
     candidates = filled if len(filled) == 1 else differing
@@ -441,14 +441,14 @@ def _chosen_query(
     found = (
         f"Each of {_listed(filled)} may be the queries"
         if filled
-        else f"Of the names {_listed(known.values())} none is {_listed(usual, 'or')}"
+        else f"None of the names {_listed(known.values())} is {_listed(usual, 'or')}"
     )
-    raise OperateError(f"{found}.", advice="Name the queries with --query. Is it another form (--from)?")
+    raise OperateError(f"{found}.", advice="Name the queries with QUERY. Is it another form (FROM)?")
 
 
-def _given(known: Mapping[str, str], name: str, option: str) -> str:
+def _given(known: Mapping[str, str], name: str, variable: str) -> str:
     if (found := known.get(name.strip().casefold())) is None:
-        raise OperateError(f"{option} {name}: there is no such name, only {_listed(known.values())}.")
+        raise OperateError(f"{variable}={name}: there is no such name, only {_listed(known.values())}.")
     return found
 
 
@@ -468,7 +468,7 @@ def _told(records: Sequence[Record], names: Names) -> list[str]:
     if others := [name for name in known if name and name not in used]:
         told.append(f"Not used: {_listed(others)}.")
     if not names.count and (counts := [name for name in names.counts if name not in used]):
-        told.append(f"{_listed(counts, 'or')} may be the traffic, which hold-out rows may have (--count).")
+        told.append(f"{_listed(counts, 'or')} may be the traffic, which hold-out rows may have (COUNT).")
     return told
 
 

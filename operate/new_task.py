@@ -10,7 +10,6 @@ import argparse
 import json
 import re
 import shutil
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -226,9 +225,8 @@ def _write(path: Path, contents: Mapping[str, str], project: Path) -> None:
 
 
 def next_steps(name: str, labels: Sequence[str], folder: str) -> Iterator[str]:
-    """Yield what to do with a new folder, in lines of at most 80 characters with names of usual length."""
-    created = f"Created {folder} with {len(labels)} labels: {', '.join(labels)}."
-    yield from textwrap.wrap(created, _WIDTH, break_long_words=False, break_on_hyphens=False)
+    """Yield what to do with a new folder."""
+    yield f"Created {folder} with {len(labels)} labels: {', '.join(labels)}."
     settings = f"{folder}/{SETTINGS_FILE}"
     yield from (
         "",

@@ -109,7 +109,7 @@ def test_data_in_s3_is_not_read_and_its_size_is_unknown() -> None:
     counted = cost_volume.count(load("prod"), ENVIRONMENTS)
     assert counted.volume.queries == cost_volume.ASSUMED_ROWS
     assert "is not on this machine" in counted.text
-    assert "--rows" in counted.text
+    assert "give the real number with ROWS" in counted.text
     given = cost_volume.count(load("prod"), ENVIRONMENTS, 12_000)
     assert given.volume == Volume(queries=12_000)
 

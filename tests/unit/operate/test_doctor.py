@@ -365,10 +365,14 @@ def test_findings_are_counted_and_fit_80_columns() -> None:
     out = io.StringIO()
     text = "The bootstrap stack of the qualifier has a version that is too old for the templates. " * 3
     found = [Finding("problem", "bootstrap", text, "Run `make bootstrap ENV=dev`."), Finding("ok", "a", "b")]
-    doctor.show(found, Terminal(file=out, width=200))
+    doctor.show(found, Terminal(file=out, force_terminal=True, color_system=None, width=80))
     assert max(map(len, out.getvalue().splitlines())) <= 80
+    assert f"\n{' ' * 26}that is too old" in out.getvalue()
     assert "Next: Run `make bootstrap ENV=dev`." in out.getvalue()
     assert out.getvalue().endswith("1 problem, no warnings.\n")
+    piped = io.StringIO()
+    doctor.show(found, Terminal(file=piped))
+    assert text.strip() in piped.getvalue()
 
 
 def test_command_is_one_line_to_be_copied() -> None:

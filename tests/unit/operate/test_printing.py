@@ -88,6 +88,56 @@ def test_a_console_leaves_other_texts_alone(text: str) -> None:
     assert out.getvalue() == f"{text}\n".expandtabs(8)
 
 
+PROSE = "    The stack declares no release, since its deployment hasn't ended or it is being deleted."
+WRAPPED = [
+    "    The stack declares no release, since",
+    "    its deployment hasn't ended or it is",
+    "    being deleted.",
+]
+WHOLE = (
+    "Next: make dataset-check FILE=training.jsonl HOLDOUT=holdout.jsonl",
+    "  aws bedrock delete-custom-model --model-identifier arn:aws:bedrock:us-east-1::x",
+    "     grep -n EDIT: tasks/support/task.toml tasks/support/robustness.toml",
+    "s3://video-router-dev-data/releases/video-router-dev/ce0a60b736ca-1/report.html",
+)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_prose_is_wrapped_at_words_on_a_terminal_only(*, terminal: bool) -> None:
+    out = io.StringIO()
+    say(Terminal(file=out, force_terminal=terminal, width=40), PROSE, "", f"{PROSE}\n{PROSE}")
+    whole = WRAPPED if terminal else [PROSE]
+    assert out.getvalue().splitlines() == [*whole, "", *whole, *whole]
+
+
+@pytest.mark.parametrize("line", WHOLE)
+def test_commands_and_long_words_are_printed_whole(line: str) -> None:
+    out = io.StringIO()
+    say(Terminal(file=out, force_terminal=True, width=40), line)
+    assert out.getvalue() == f"{line}\n"
+
+
+def test_a_command_in_prose_is_not_broken() -> None:
+    out = io.StringIO()
+    text = "Check the list with `make releases ENV=dev`, then run it again. See the runbook."
+    say(Terminal(file=out, force_terminal=True, width=40), text)
+    assert out.getvalue().splitlines() == [
+        "Check the list with",
+        "`make releases ENV=dev`, then run it",
+        "again. See the runbook.",
+    ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_errors_are_wrapped_at_words_on_a_terminal_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, terminal: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    printing.err(PROSE)
+    assert capsys.readouterr().err.splitlines() == (WRAPPED if terminal else [PROSE])
+
+
 def test_a_live_table_shows_what_would_control_it() -> None:
     out = io.StringIO()
     console = Terminal(file=out, force_terminal=True, width=200)
