@@ -20,18 +20,29 @@ def definitions(items: Mapping[str, str]) -> str:
 
 
 def table(
-    label: str, head: str | Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "numbers"
+    label: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    head: str = "",
+    kind: str = "numbers stacked",
 ) -> str:
     """Return a table of HTML cells.
 
-    The first cell of a row is its heading; `head` is HTML rows, or cells; `kind` has the table's classes.
+    Args:
+        label: the table's name.
+        columns: their names as HTML without elements, which a narrow screen shows beside each cell.
+        rows: the cells; the first of a row is its heading.
+        head: the rows of the head, if it is not the columns.
+        kind: the table's classes. Without `stacked`, it keeps its columns on a narrow screen.
     """
     if not rows:
         return NO_ROWS
-    if not isinstance(head, str):
-        head = f"<tr>{''.join(f'<th scope="col">{cell}</th>' for cell in head)}</tr>"
+    head = head or f"<tr>{''.join(f'<th scope="col">{name}</th>' for name in columns)}</tr>"
     body = [
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        f'<tr><th scope="row" data-label="{columns[0]}">{first}</th>'
+        f"{''.join(f'<td data-label="{name}">{cell}</td>' for name, cell in zip(columns[1:], cells, strict=True))}"
+        "</tr>"
         for first, *cells in rows
     ]
     return scrolled(label, f"<thead>{head}</thead>", body, kind)

@@ -216,8 +216,8 @@ def _side_by_side(report: Report) -> str:
     ]
     rows = []
     for name in names:
-        unit = _unit(report, name)
-        row = [f"{_title(report, name)}<small>{text(UNITS.get(unit, unit))}</small>"]
+        unit, title = _unit(report, name), _title(report, name)
+        row = [title if unit in title else f"{title}<small>{text(UNITS.get(unit, unit))}</small>"]
         row += [estimate(_value(report, one, name), unit) for one in contenders]
         if compared:
             row.append(estimate(compared[name], unit, signed=True) if name in compared else "")
@@ -355,14 +355,15 @@ def _grouped(report: Report, part: str, heading: str, metrics: Iterable[str]) ->
         for metric in shown:
             row += [estimate((one.get("metrics") or {}).get(metric), _unit(report, metric)) for one in found]
         rows.append(row)
+    titles = [_title(report, metric) for metric in shown]
+    label = f"Scores by {heading.lower()}"
     if len(pair) < 2:
-        return table(
-            f"Scores by {heading.lower()}", [heading, "Rows", *(_title(report, one) for one in shown)], rows
-        )
-    above = "".join(f'<th scope="colgroup" colspan="{len(pair)}">{_title(report, one)}</th>' for one in shown)
-    below = "".join(f'<th scope="col">{_NAMES[name]}</th>' for _ in shown for name in pair)
+        return table(label, [heading, "Rows", *titles], rows)
+    columns = [heading, "Rows", *(f"{title}, {_NAMES[name]}" for title in titles for name in pair)]
+    above = "".join(f'<th scope="colgroup" colspan="{len(pair)}">{title}</th>' for title in titles)
+    below = "".join(f'<th scope="col">{_NAMES[name]}</th>' for _ in titles for name in pair)
     head = f'<tr><th scope="col" rowspan="2">{heading}</th><th scope="col" rowspan="2">Rows</th>{above}</tr>'
-    return table(f"Scores by {heading.lower()}", f"{head}<tr>{below}</tr>", rows)
+    return table(label, columns, rows, head=f"{head}<tr>{below}</tr>", kind="numbers stacked paired")
 
 
 def _worst(report: Report) -> str:
@@ -371,13 +372,9 @@ def _worst(report: Report) -> str:
         given, problem = one.get("weights"), one.get("problem")
         answer = _weights(given) if given else f'<span class="no">{text(problem or "no answer")}</span>'
         error = figure(one["error"], "weight") if is_number(one.get("error")) else UNKNOWN
-        cells = (f"<bdi>{text(one.get('query'))}</bdi>", _weights(one.get("reference")), answer, error)
-        rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    head = "".join(
-        f'<th scope="col">{name}</th>' for name in ("Query", "Reference", "Answer", "Largest error")
-    )
-    found = scrolled("Worst queries", f"<thead><tr>{head}</tr></thead>", rows, "worst")
-    return f"<h2>Worst queries</h2>{found if rows else NO_ROWS}"
+        rows.append((f"<bdi>{text(one.get('query'))}</bdi>", _weights(one.get("reference")), answer, error))
+    columns = ("Query", "Reference", "Answer", "Largest error")
+    return f"<h2>Worst queries</h2>{table('Worst queries', columns, rows, kind='worst stacked')}"
 
 
 def _weights(weights: Mapping[str, float] | None) -> str:

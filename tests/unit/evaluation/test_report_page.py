@@ -10,12 +10,14 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from distilled_router.head.calibration import MOST_RISK, Case, calibrate
 from evaluation.metrics import shown
 from evaluation.page import page
 
@@ -49,6 +51,8 @@ window.addEventListener("load", () => {
     requests: performance.getEntriesByType("resource").map(one => one.name),
     gate: [...document.querySelectorAll("table[aria-label='Checks of the gate'] :is(th, td)")].map(
       one => one.getBoundingClientRect().right),
+    sideways: [...document.querySelectorAll(".scroll")].filter(one => one.scrollWidth > one.clientWidth).map(
+      one => one.getAttribute("aria-label")),
     plots: [...document.querySelectorAll("svg.plot")].map(one => one.getBoundingClientRect().height),
   });
 });
@@ -176,6 +180,59 @@ def full() -> dict[str, Any]:
     }
 
 
+def head(rows: int = 200, wrong_above: float = 0.7) -> dict[str, Any]:
+    """Return head.json of a head that is wrong in each query above that part of the largest risk."""
+    good = Case(0, 0.0, 0.01, 0.012, head_right=True, student_right=True)
+    cases = [
+        replace(
+            good,
+            family=place,
+            risk=MOST_RISK * part,
+            head_error=0.01 if is_good else 0.4,
+            head_right=is_good,
+        )
+        for place in range(rows)
+        for part in [(place + 1) / rows]
+        for is_good in [part <= wrong_above]
+    ]
+    found = calibrate(cases, 0.02, 0.03, 4)
+    return {
+        "key": "releases/o/be29cc976e77-1/head.bin",
+        "sha256": "ab" * 32,
+        "bytes": 987_654,
+        "training": "s3://data/datasets/t/training.jsonl",
+        "training_sha256": "cd" * 32,
+        "rows": 2_200,
+        "sampled": 440,
+        "negatives": 60,
+        "categories": 63,
+        "tau": 0.02,
+        "seconds": 61.5,
+        "threshold": found.threshold,
+        "obstacle": found.obstacle,
+        "coverage": found.coverage,
+        "margins": {"error": 0.02, "dominant": 0.03},
+        "bounds": {"error": found.error_bound, "dominant": found.dominant_bound},
+        "holdout": {"rows": found.rows, "families": found.families, "needed": found.needed},
+        "table": [asdict(one) for one in found.table],
+        "head": {"error": 0.1, "dominant": 0.7, "kl_divergence": 0.345},
+        "student": {
+            "error": 0.012,
+            "dominant": 1.0,
+            "kl_divergence": 0.012,
+            "latency_ms": 400.0,
+            "input_tokens": 50.0,
+            "output_tokens": 10.0,
+            "input_usd_per_million": 0.035,
+            "output_usd_per_million": 0.14,
+        },
+        "slices": {
+            "holdout": {"questions": 200, "silent": 0.25, "accepted": 150, "judged": 150, "wrong": 3},
+            "out_of_domain": {"questions": 40, "silent": 0.95, "accepted": 2, "judged": 0, "wrong": 0},
+        },
+    }
+
+
 def refused() -> dict[str, Any]:
     report = full()
     reasons = [
@@ -236,20 +293,20 @@ def test_decision_comes_first() -> None:
 
 
 def test_head_says_whose_report_it_is_and_when_and_of_which_model() -> None:
-    def head(report: dict[str, Any]) -> str:
+    def top(report: dict[str, Any]) -> str:
         source = page(report)
         found = source[source.index("<header") : source.index("</header>")] + "</header>"
         return " ".join(Document(found).text.replace(" ,", ",").split())
 
     report = full()
-    assert head(report) == (
+    assert top(report) == (
         "Passed Release be29cc976e77, attempt 1 Router video-router, environment prod, evaluated 2026-11-24 "
         "16:00 UTC Student amazon.nova-micro-v1:0:128k, teacher us.amazon.nova-pro-v1:0"
     )
-    adopted = head({**report, "environment": "", "teacher": ""})
+    adopted = top({**report, "environment": "", "teacher": ""})
     assert "Router video-router, evaluated" in adopted
     assert f"Student amazon.nova-micro-v1:0:128k, model {report['model']}" in adopted
-    assert head({**report, "router": ""}) == "Passed Release be29cc976e77, attempt 1"
+    assert top({**report, "router": ""}) == "Passed Release be29cc976e77, attempt 1"
 
 
 def test_headings_and_landmarks_are_in_order() -> None:
@@ -337,6 +394,23 @@ def test_numbers_have_the_form_of_their_unit() -> None:
         "<span>\N{MINUS SIGN}0.006</span><small>\N{MINUS SIGN}0.010 to \N{MINUS SIGN}0.002</small>",
     ):
         assert written in found
+
+
+def test_a_unit_that_the_metrics_name_has_is_not_repeated() -> None:
+    found = page(full())
+    assert ">Input tokens</th>" in found
+    assert ">Mean absolute error<small>weight</small></th>" in found
+
+
+def test_each_cell_names_its_column_for_screens_without_room_for_the_head() -> None:
+    found = page(full())
+    for cell in (
+        '<td data-label="Candidate \N{MINUS SIGN} live"><span>+3.0</span>',
+        '<th scope="row" data-label="Label">visual</th><td data-label="Rows">110</td>',
+        '<td data-label="Dominant label, Live release"><span>88.0%</span>',
+        '<td data-label="Largest error">0.560</td>',
+    ):
+        assert cell in found
 
 
 def test_nothing_of_the_page_comes_from_elsewhere() -> None:
@@ -492,6 +566,8 @@ def probed(name: str, width: int, height: int, folder: Path) -> dict[str, Any]:
     for change in PARTIAL:
         if change.__name__ == name:
             change(report)
+    if name != "bare":
+        report["head"] = head()
     probe = folder / f"{name}-{width}.html"
     probe.write_text(page(report).replace("<head>", f"<head>{PROBE}", 1), encoding="utf-8")
     frame = folder / f"{name}-{width}-frame.html"
@@ -526,8 +602,9 @@ def test_browser_shows_the_decision_first_and_nothing_too_wide(
     # All columns of the gate's checks, with Limit and OK, are seen without scrolling.
     assert bool(found["gate"]) is (name != "bare")
     assert max(found["gate"], default=0) <= size[0]
+    assert found["sideways"] == []
     assert all(height > 50 for height in found["plots"])
-    assert len(found["plots"]) == (0 if name == "bare" else 4)
+    assert len(found["plots"]) == (0 if name == "bare" else 5)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
