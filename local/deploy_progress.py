@@ -121,8 +121,8 @@ def declared_release(releases: Releases) -> Release | None:
 
 
 def summary(release: Release) -> str:
-    """Return the state of a release, and its message if it has one."""
-    return f"{release.state}, {release.message}" if release.message else release.state
+    """Return the state of a release, and the first line of its message if it has one."""
+    return f"{release.state}, {release.headline}" if release.message else release.state
 
 
 class ReleaseRow:

@@ -50,8 +50,9 @@ def show(state: State, console: Terminal) -> None:
     if found is None:
         say(console, "release: none")
         return
-    warning = [f"    Warning: {found.warnings}"] if found.warnings else []
-    say(console, f"release {found.digest}: {found.state}", f"    {found.message}", *warning)
+    warning = [f"Warning: {found.warnings}"] if found.warnings not in found.message else []
+    lines = [*found.message.split("\n"), *warning]
+    say(console, f"release {found.digest}: {found.state}", *(f"    {line}" for line in lines))
     live = releases.route().live if releases else None
     if live and live.digest != found.digest:
         say(console, f"live release: {live.digest}")

@@ -169,7 +169,7 @@ def wait_for_release(state: State, row: deploy_progress.ReleaseRow) -> None:
     found = row.poll()
     while not (found and found.is_over):
         if time.monotonic() > deadline:
-            where = f"it is {found.state} ({found.message})" if found else "none was declared"
+            where = f"it is {found.state} ({found.headline})" if found else "none was declared"
             raise OperateError(
                 f"The release did not end in {RELEASE_SECONDS:.0f} s: {where}.",
                 log=state.log("emulator"),
@@ -181,7 +181,7 @@ def wait_for_release(state: State, row: deploy_progress.ReleaseRow) -> None:
         return  # an operator's decision, which a deployment of the same settings does not change
     if found.state != LIVE or not found.has_passed:
         raise OperateError(
-            f"Release {found.digest} is {found.state}: {found.message or 'no reason was given'}.",
+            f"Release {found.digest} is {found.state}: {found.message or 'no reason was given'}",
             log=state.log("emulator"),
             advice=f"The router continues with the live release or the base model. {DOWN}",
         )

@@ -34,7 +34,8 @@ def err(text: str) -> None:
 def wrapped(text: str, width: int, indent: str = "") -> Iterator[str]:
     """Yield text in lines of at most `width` columns, broken between words.
 
-    Commands stay whole, so that they can be copied: those in backticks, and a line with another one.
+    Commands stay whole, so that they can be copied: those in backticks, and a line with another one. So does
+    a line of two words, such as a path and what it is.
 
     Args:
         text: one line or several.
@@ -42,7 +43,7 @@ def wrapped(text: str, width: int, indent: str = "") -> Iterator[str]:
         indent: begins the lines that follow a break; by default as many spaces as the line begins with.
     """
     for line in visible(text).split("\n"):
-        if len(line) <= width or _COMMAND.search(_QUOTED.sub("", line)):
+        if len(line) <= width or len(line.split()) < 3 or _COMMAND.search(_QUOTED.sub("", line)):
             yield line
             continue
         joined = _QUOTED.sub(lambda found: found.group().replace(" ", _JOINT), line)

@@ -27,7 +27,7 @@ EXAMPLES = """\
   python -m operate releases
   python -m operate releases --environment prod
 """
-MESSAGE_CHARACTERS = 100
+LINE_CHARACTERS = 200
 LEFT, RIGHT = (
     ("release", "state", "share"),
     ("try", "valid", "dominant", "error", "$/1,000", "age"),
@@ -123,7 +123,9 @@ def _notes(
     lines.append("")
     for entry in known:
         release = entry.release
-        lines.append(f"{release.digest}, {duration(now - release.updated_at)} ago: {_message(release)}")
+        first, *findings = _message(release)
+        lines.append(f"{release.digest}, {duration(now - release.updated_at)} ago: {first}")
+        lines += [f"    {finding}" for finding in findings]
         taken = shares(release.digest, effective, now)
         if any(" for " in part for part in taken):
             lines.append(f"    {' and '.join(taken)} of the requests")
@@ -132,7 +134,7 @@ def _notes(
             lines.append(f"    hold-out set {release.holdout_key}{passed}")
         if release.head_file:
             lines.append("    with a classification head")
-        if release.warnings:
+        if release.warnings not in release.message:
             lines.append(f"    Warning: {release.warnings}")
         if entry.report:
             lines.append(f"    {entry.report}")
@@ -145,11 +147,12 @@ def _endpoint(release: Release, route: Route) -> str:
     return live.endpoint if live and live.digest == release.digest else release.endpoint
 
 
-def _message(release: Release) -> str:
+def _message(release: Release) -> list[str]:
+    """Return a release's message: what happened, then the findings of the gate, each in a line."""
     message = release.message
     if release.state == RETIRED and release.rolled_back and "rolled back" not in message:
         message = f"rolled back; {message}"
-    return textwrap.shorten(message, MESSAGE_CHARACTERS, placeholder=" …")
+    return [textwrap.shorten(line, LINE_CHARACTERS, placeholder=" …") for line in message.split("\n")]
 
 
 def _scores(entry: Known) -> Mapping[str, Any]:

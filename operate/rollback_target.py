@@ -77,7 +77,9 @@ def _named(at: Deployed, known: Mapping[str, Release], to: str, live: str | None
             advice='See "Switch it on again" in docs/runbook.md.',
         )
     if release.state in {FAILED, SUPERSEDED}:
-        raise OperateError(f"Release {to} is {release.state}: {release.message}. {_all(known, live)}")
+        raise OperateError(
+            f"Release {to} is {release.state}: {release.headline.removesuffix('.')}. {_all(known, live)}"
+        )
     if release.state != RETIRED:
         raise OperateError(f"Release {to} is still running: {release.state}. {_all(known, live)}")
     endpoint = model_endpoint(at, release)

@@ -141,17 +141,17 @@ class ReleaseMachine(Construct):
         The release is already live, so errors here don't fail it; the sweeper retries within the hour.
         """
         live = sfn.Succeed(self, "Live")
-        notify = self._publish("Notify: live", "release is live", "$.stage.message")
+        notify = self._publish("live", "release is live")
         notify.add_catch(live, result_path="$.error")
-        notify.next(live)
+        notice = self._notice("live", "$.stage.message").next(notify.next(live))
         retired = task(self, "RetireOld", self._functions.retire_old, RELEASE, "$.retired")
-        retired.add_catch(notify, result_path="$.error")
-        return retired.next(notify)
+        retired.add_catch(notice, result_path="$.error")
+        return retired.next(notice)
 
     def _failure_path(self) -> dict[str, sfn.IChainable]:
         """Return the two entries of the failure path: for an outcome with a reason, and for an error."""
         end = sfn.Fail(self, "Failed", cause_path="$.reason", error="ReleaseFailed")
-        notify = self._publish("Notify: failed", "release failed", "$.reason").next(end)
+        notice = self._notice("failed", "$.reason").next(self._publish("failed", "release failed").next(end))
         payload = {
             **RELEASE,
             "reason": sfn.JsonPath.string_at("$.reason"),
@@ -159,25 +159,40 @@ class ReleaseMachine(Construct):
         }
         fail = task(self, "Fail", self._functions.fail, payload, "$.cleaned")
         # Notify subscribers even if Fail fails; the sweeper retries within the hour.
-        fail.add_catch(notify, result_path="$.error")
-        fail.next(notify)
+        fail.add_catch(notice, result_path="$.error")
+        fail.next(notice)
         said, raised = (sfn.JsonPath.string_at(path) for path in ("$.stage.message", "$.error.Cause"))
         return {
             "outcome": sfn.Pass(self, "Fail: outcome", parameters={**RELEASE, "reason": said}).next(fail),
             "error": sfn.Pass(self, "Fail: error", parameters={**RELEASE, "reason": raised}).next(fail),
         }
 
-    def _publish(self, name: str, subject: str, message_path: str) -> tasks.SnsPublish:
+    def _notice(self, name: str, message_path: str) -> sfn.Pass:
+        """Return the state that puts a notification's content together."""
+        notice = {
+            **RELEASE,
+            "message": sfn.JsonPath.string_at(message_path),
+            "execution": sfn.JsonPath.string_at("$$.Execution.Id"),
+        }
+        return sfn.Pass(self, f"Notice: {name}", parameters=notice, result_path="$.notice")
+
+    def _publish(self, name: str, subject: str) -> tasks.SnsPublish:
+        """Return the state that sends it: to people as text with its line breaks, to all others as JSON."""
+        release, message, execution = (
+            sfn.JsonPath.string_at(f"$.notice.{part}") for part in ("release", "message", "execution")
+        )
         publish = tasks.SnsPublish(
             self,
-            name,
+            f"Notify: {name}",
             topic=self._context.topic,
             subject=f"{self._context.owner}: {subject}"[:100],
+            message_per_subscription_type=True,
             message=sfn.TaskInput.from_object(
                 {
-                    **RELEASE,
-                    "message": sfn.JsonPath.string_at(message_path),
-                    "execution": sfn.JsonPath.string_at("$$.Execution.Id"),
+                    "default": sfn.JsonPath.json_to_string(sfn.JsonPath.object_at("$.notice")),
+                    "email": sfn.JsonPath.format(
+                        "Release {}: {}\n\nExecution: {}", release, message, execution
+                    ),
                 }
             ),
             result_path=sfn.JsonPath.DISCARD,

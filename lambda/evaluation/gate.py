@@ -14,6 +14,7 @@ from evaluation.label_groups import LABEL_ROWS
 from evaluation.metrics import BALANCED, METRICS
 from evaluation.parts import LABEL, SLICE, Part
 from evaluation.unasked import Unasked
+from evaluation.wording import figure
 
 # Compared with the live and the best release by paired differences.
 PAIRED = ("valid_output", "dominant_accuracy", "mean_absolute_error")
@@ -21,6 +22,16 @@ PAIRED = ("valid_output", "dominant_accuracy", "mean_absolute_error")
 BY_RATIO = ("latency_p50_ms", "cost_per_1000_usd")
 # Compared with constant answers.
 ERROR, BALANCED_ERROR = "mean_absolute_error", "balanced_error"
+
+# How a finding says a share or a count.
+_SUBJECTS = {
+    "examples": "Hold-out set of {} queries",
+    "valid_output": "Valid output for {}",
+    "dominant_accuracy": "Dominant label right for {}",
+    BALANCED: "Dominant label right for {} on average over the labels (balanced accuracy)",
+}
+_COUNTED = ("valid_output", "dominant_accuracy")
+_BOUND = "one-sided 95 % bound"
 
 type Limit = Literal["least", "most"]
 LEAST: Limit = "least"
@@ -39,7 +50,7 @@ class Check:
         limit_is: whether the limit is the `least` or the `most` allowed.
         ok: whether the check passes.
         against: `threshold`, `chance`, or the contender that the candidate is compared with.
-        reason: why the check fails; empty if it passes.
+        reason: why the check fails, in a sentence; empty if it passes.
         is_known: whether the value is known. If not, a failed check says nothing about the candidate.
     """
 
@@ -63,9 +74,9 @@ def asked(gate: Gate, candidate: Unasked, both: Unasked | None) -> list[Check]:
         candidate: what the candidate could not be asked.
         both: what the candidate or the live release could not be asked; None if there is no live release.
     """
-    found = [("the candidate", "examples asked", candidate, "threshold")]
+    found = [("The candidate", "examples asked", candidate, "threshold")]
     if both is not None and gate.not_worse:
-        found.append(("the candidate and the live release", "examples that both were asked", both, LIVE))
+        found.append(("The candidate and the live release", "examples that both were asked", both, LIVE))
     return [_asked(gate, *one) for one in found]
 
 
@@ -73,8 +84,8 @@ def _asked(gate: Gate, who: str, name: str, found: Unasked, against: str) -> Che
     least = gate.minimum_asked(found.questions)
     count = _count(found.asked)
     reason = (
-        f"{who} could be asked {found.asked} of {found.questions} hold-out questions, at least {least} are "
-        f"needed: {found.why}"
+        f"{who} could be asked {found.asked} of {found.questions} hold-out questions; at least {least} "
+        f"wanted: {found.why}."
     )
     ok = found.asked >= least
     check = _check(name, count, least, LEAST, ok=ok, against=against, reason=reason)
@@ -158,8 +169,7 @@ def _balanced(found: Estimate, least: float) -> Check:
     check = _threshold(BALANCED, found, least=least)
     if found.is_known:
         return check
-    text = f"{few_labels()}, so gate.minimum_balanced_accuracy {least:.3g} can't be checked; add queries"
-    return replace(check, reason=text, is_known=False)
+    return replace(check, reason=_unchecked(few_labels(), "minimum_balanced_accuracy", least), is_known=False)
 
 
 def few_labels() -> str:
@@ -179,22 +189,27 @@ def part_checks(gate: Gate, parts: Sequence[Part]) -> Iterator[Check]:
 def _worst_label(labels: Sequence[Part], least: float) -> Check:
     known = [part for part in labels if part.score.is_known]
     if not known:
-        text = (
-            f"no label has {LABEL_ROWS} hold-out queries, so gate.minimum_worst_label_accuracy {least:.3g} "
-            "can't be checked; add queries"
-        )
+        why = f"no label has {LABEL_ROWS} hold-out queries"
+        text = _unchecked(why, "minimum_worst_label_accuracy", least)
         return _unknown("accuracy of the worst label", least, text)
     worst = min(known, key=lambda part: part.score.value)
-    return _threshold(f"accuracy of the worst label, {worst.name}", worst.score, least=least, rows=True)
+    name, whose = f"accuracy of the worst label, {worst.name}", f" of {worst.name}, the worst label"
+    return _threshold(name, worst.score, least=least, metric=worst.metric, whose=whose)
 
 
 def _slice(name: str, part: Part | None, least: float) -> Check:
     title, asked_ = f"accuracy in the slice {name}", part.score.rows if part else 0
     if part and asked_ >= part.questions * MINIMUM_ASKED:
-        return _threshold(title, part.score, least=least, rows=True)
-    what = f"{asked_} of {part.questions} queries could be asked" if part else "no such query was asked"
-    text = f"{what}, so gate.minimum_slice_accuracy.{name} {least:.3g} can't be checked"
-    return _unknown(title, least, text)
+        return _threshold(title, part.score, least=least, metric=part.metric, whose=f" of the slice {name}")
+    what = (
+        f"{asked_} of {part.questions} queries could be asked" if part else "no query of the slice was asked"
+    )
+    setting = f"gate.minimum_slice_accuracy.{name}"
+    return _unknown(title, least, f"{what[0].upper()}{what[1:]}, so {setting} {least:.3g} can't be checked.")
+
+
+def _unchecked(why: str, setting: str, least: float) -> str:
+    return f"{why[0].upper()}{why[1:]}, so gate.{setting} {least:.3g} can't be checked. Add queries."
 
 
 def _unknown(name: str, least: float, reason: str) -> Check:
@@ -208,9 +223,11 @@ def _above_chance(given: Evidence) -> Iterator[Check]:
     if not found.is_known:
         return
     chance = 1 / given.groups
-    text = (
-        f"balanced accuracy is {found.value:.3g} (95 % interval {found.low:.3g} to {found.high:.3g}), and an "
-        f"answer that is always the same reaches {chance:.3g}"
+    text = _sentence(
+        f"{_SUBJECTS[BALANCED].format(figure(found.value, 'share'))}",
+        f"more than the {figure(chance, 'share')} of an answer that is always the same",
+        f"{figure(found.low, 'share')} possible (95 % interval: {_between(found, 'share')})",
+        is_decided_by_interval=found.value > chance,
     )
     yield _check(BALANCED, found, chance, LEAST, ok=found.low > chance, against="chance", reason=text)
 
@@ -219,9 +236,11 @@ def _better(than: Comparison) -> Iterator[Check]:
     for name, found in than.differences.items():
         if not found.is_known:
             continue  # the threshold check fails for a metric without a value
-        text = (
-            f"{_words(name)} is not clearly less than that of {than.whose}: the difference is "
-            f"{found.value:+.3g}, or {found.high:+.3g} at worst (one-sided 95 % bound)"
+        text = _sentence(
+            f"{_capital(name)} {_change(found.value, name)} than with {than.whose}",
+            "smaller",
+            f"{_change(found.high, name)} possible ({_BOUND})",
+            is_decided_by_interval=found.value < 0,
         )
         yield _check(name, found, 0.0, MOST, ok=found.high < 0, against=than.against, reason=text)
 
@@ -233,9 +252,13 @@ def _not_worse(gate: Gate, than: Comparison) -> Iterator[Check]:
         higher = METRICS[name].better == "higher"
         margin = gate.error_margin if name == ERROR else gate.non_inferiority_margin
         worst, limit = (found.low, -margin) if higher else (found.high, margin)
-        text = (
-            f"{_words(name)} may be worse than that of {than.whose} by more than {margin:.3g}: the "
-            f"difference is {found.value:+.3g}, or {worst:+.3g} at worst (one-sided 95 % bound)"
+        change = _change(found.value, name)
+        text = _sentence(
+            (_SUBJECTS[name].format(f"{change} queries") if higher else f"{_capital(name)} {change}")
+            + f" than with {than.whose}",
+            f"at most {_change(limit, name)}",
+            f"{_change(worst, name)} possible ({_BOUND})",
+            is_decided_by_interval=found.value >= limit if higher else found.value <= limit,
         )
         ok = worst >= limit if higher else worst <= limit
         yield _check(name, found, limit, LEAST if higher else MOST, ok=ok, against=than.against, reason=text)
@@ -244,7 +267,7 @@ def _not_worse(gate: Gate, than: Comparison) -> Iterator[Check]:
 def _by_ratio(gate: Gate, candidate: Mapping[str, Estimate], live: Mapping[str, Estimate]) -> Iterator[Check]:
     """Yield the checks of latency and cost: refused only if clearly higher, since load changes them."""
     for name in BY_RATIO:
-        mine, theirs = candidate[name], live[name]
+        mine, theirs, unit = candidate[name], live[name], _unit(name)
         if not (mine.is_known and theirs.is_known):
             continue
         limit = theirs.high * (1 + gate.latency_margin)
@@ -252,8 +275,9 @@ def _by_ratio(gate: Gate, candidate: Mapping[str, Estimate], live: Mapping[str, 
         if name.endswith("_ms"):
             worst = worst and mine.low - theirs.high > IGNORED_LATENCY_MS
         text = (
-            f"{_words(name)} is {mine.value:.3g}, and the live release's is {theirs.value:.3g} (allowed "
-            f"{1 + gate.latency_margin:.3g} times its upper bound, {limit:.3g})"
+            f"{_capital(name)} {figure(mine.value, unit, suffix=True)}, and the live release's "
+            f"{figure(theirs.value, unit, suffix=True)}; at most {1 + gate.latency_margin:.3g} times as much "
+            f"wanted, by their 95 % intervals ({_between(mine, unit)}, and {_between(theirs, unit)})."
         )
         yield _check(name, mine, limit, MOST, ok=not worst, against=LIVE, reason=text)
 
@@ -264,25 +288,33 @@ def _threshold(
     *,
     least: float | None = None,
     most: float | None = None,
-    rows: bool = False,
+    metric: str = "",
+    whose: str = "",
 ) -> Check:
-    """Return the check of a score; `rows` adds the number of queries to the reason."""
+    """Return the check of a score; with another name, that of a `metric` over the queries of `whose`."""
     limit = least if least is not None else most
     assert limit is not None
     # NaN compares false, so that a mean over no rows fails.
     ok = found.value >= limit if least is not None else found.value <= limit
-    of = f" of {found.rows:,} queries" if rows else ""
-    text = f"{_words(name)} is {_shown(found)}{of}, threshold {limit:.3g}"
-    kind = LEAST if least is not None else MOST
+    metric, kind = metric or name, LEAST if least is not None else MOST
+    subject, bound = f"{_capital(metric)} unknown", figure(limit, _unit(metric), suffix=True)
+    if found.is_known:
+        shown, bound = _pair(found.value, limit, _unit(metric))
+        template = _SUBJECTS.get(metric, f"{_capital(metric)} {{}}")
+        subject = (
+            f"{template.format(shown)}{f' of {found.rows:,} queries' if metric in _COUNTED else ''}{whose}"
+        )
+    text = f"{subject}; at {kind} {bound} wanted."
     return _check(name, found, limit, kind, ok=ok, against="threshold", reason=text)
 
 
 def _judge_score(given: Grades | None, least: float) -> Check:
     grades = given or Grades(judge="", problem="none is set")
     score = grades.score
-    text = f"judge score is {_shown(score)}, threshold {least:.3g}"
+    text = f"Judge score {figure(score.value, 'points')} of 5; at least {figure(least, 'points')} wanted."
     if not score.is_known:
-        text = f"the judge gave no score, threshold {least:.3g}: {grades.problem}"
+        limit = figure(least, "points")
+        text = f"The judge gave no score, so at least {limit} can't be checked: {grades.problem}."
     check = _check(
         "judge_score", score, least, LEAST, ok=score.value >= least, against="threshold", reason=text
     )
@@ -309,8 +341,42 @@ def _count(number: int) -> Estimate:
     return Estimate(float(number), float(number), float(number), number)
 
 
-def _shown(found: Estimate) -> str:
-    return f"{found.value:.3g}" if found.is_known else "unknown"
+def _sentence(subject: str, wanted: str, possible: str, *, is_decided_by_interval: bool) -> str:
+    """Return a finding; with what is possible if the value alone would pass."""
+    return f"{subject}; {wanted} wanted{f', but {possible}' if is_decided_by_interval else ''}."
+
+
+def _pair(found: float, limit: float, unit: str) -> tuple[str, str]:
+    """Return a value and its limit, with more digits if both would look alike."""
+    one, other = (figure(value, unit, suffix=True) for value in (found, limit))
+    if one != other:
+        return one, other
+    scale, after = (100, "%") if unit == "share" else (1, "")
+    return f"{scale * found:.6g}{after}", f"{scale * limit:.6g}{after}"
+
+
+def _change(difference: float, name: str) -> str:
+    """Return a difference in words, e.g. `3.2 points fewer` of a share, `0.012 larger` of an error."""
+    if _unit(name) == "share":
+        return f"{100 * abs(difference):.1f} points {'more' if difference > 0 else 'fewer'}"
+    return f"{figure(abs(difference), 'weight')} {'smaller' if difference < 0 else 'larger'}"
+
+
+def _between(found: Estimate, unit: str) -> str:
+    low, high = figure(found.low, unit), figure(found.high, unit, suffix=True)
+    return f"{low.removesuffix('%')} to {high}"
+
+
+def _unit(name: str) -> str:
+    """Return the unit of a metric, as `figure` takes it."""
+    if name in METRICS:
+        return METRICS[name].unit
+    return {BALANCED: "share", BALANCED_ERROR: "weight"}.get(name, "ms" if name.endswith("_ms") else "")
+
+
+def _capital(name: str) -> str:
+    words = _words(name).removesuffix(" (ms)").removesuffix(" (USD)")
+    return words[0].upper() + words[1:]
 
 
 def _words(name: str) -> str:

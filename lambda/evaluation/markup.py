@@ -39,12 +39,10 @@ def table(
     if not rows:
         return NO_ROWS
     head = head or f"<tr>{''.join(f'<th scope="col">{name}</th>' for name in columns)}</tr>"
-    body = [
-        f'<tr><th scope="row" data-label="{columns[0]}">{first}</th>'
-        f"{''.join(f'<td data-label="{name}">{cell}</td>' for name, cell in zip(columns[1:], cells, strict=True))}"
-        "</tr>"
-        for first, *cells in rows
-    ]
+    body = []
+    for row in rows:
+        first, *cells = (f'data-label="{name}">{cell}' for name, cell in zip(columns, row, strict=True))
+        body.append(f'<tr><th scope="row" {first}</th>{"".join(f"<td {cell}</td>" for cell in cells)}</tr>')
     return scrolled(label, f"<thead>{head}</thead>", body, kind)
 
 

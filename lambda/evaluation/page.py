@@ -14,7 +14,7 @@ from typing import Any
 
 from evaluation import plots
 from evaluation.head_section import head_section
-from evaluation.markup import NO_ROWS, code, definitions, scrolled, table
+from evaluation.markup import code, definitions, scrolled, table
 from evaluation.wording import UNITS, UNKNOWN, estimate, figure, interval, is_known, is_number, text
 
 _CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
@@ -76,7 +76,7 @@ def _decided(report: Report) -> str:
 
 def _decision(report: Report) -> str:
     passed = bool(report.get("passed"))
-    reasons = [f"<li>{text(reason)}</li>" for reason in report.get("reasons") or ()]
+    reasons = "".join(f"<li>{text(reason)}</li>" for reason in report.get("reasons") or ())
     note = (
         ""
         if "live" in _contenders(report)
@@ -92,10 +92,19 @@ def _decision(report: Report) -> str:
         f"{f'<p class="remark">{weak[0].upper()}{weak[1:]}</p>' if weak else ''}"
         f"<p>Release {code(report.get('release'))}, attempt {text(report.get('attempt'))}"
         f"{_AGAIN if report.get('reevaluated') else ''}</p>{_whose(report)}"
-        f"{f'<ul>{"".join(reasons)}</ul>' if reasons else ''}</header>\n"
+        f"{'' if passed else _next_step(report)}{f'<ul>{reasons}</ul>' if reasons else ''}</header>\n"
         f'<ul class="figures">{"".join(_key_figure(report, name) for name in _FIGURES)}</ul>'
         f'<p class="note">The 95 % confidence interval is below each value.</p>{note}'
     )
+
+
+def _next_step(report: Report) -> str:
+    """Return how many checks failed and what to do; empty in a report without checks."""
+    checks = report.get("checks") or ()
+    failed = sum(not check.get("ok") for check in checks)
+    section = "Refused by the gate" if report.get("decided", True) else "Not evaluated"
+    text_ = f"{failed} of {len(checks)} checks of the gate failed. Next: see {section} in docs/runbook.md."
+    return f"<p>{text_}</p>" if failed else ""
 
 
 def _whose(report: Report) -> str:

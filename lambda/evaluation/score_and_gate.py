@@ -47,6 +47,8 @@ from evaluation.unasked import Unasked
 WORST = 20
 _TITLES = {STATIC: "static weights", CONSTANT: "best constant answer"}
 AGAIN = "Raise release.attempt to evaluate the candidate again."
+# Of more findings, a message counts the others.
+_MOST_FINDINGS = 8
 
 
 def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResult:
@@ -87,11 +89,11 @@ def score(digest: str, releases: Releases, evaluation: Evaluation) -> StageResul
     releases.update(digest, **kept, **passed)
     message = result["message"]
     if warnings:
-        message = f"{message.removesuffix('.')}. Warning: {warnings}"
+        message += f"\nWarning: {warnings}"
     if release.is_reevaluated and not found["passed"]:
         message += (
-            f". Live release {digest} was evaluated on another hold-out set, {found['data']['holdout']}, and "
-            "continues to serve. To go back to the release before it: make rollback."
+            f"\nLive release {digest} was evaluated on another hold-out set, {found['data']['holdout']}, and "
+            "continues to serve. To go back to the release before it: `make rollback`."
         )
     return {**result, "message": message}
 
@@ -168,10 +170,21 @@ def _passed(scores: Mapping[str, Any]) -> str:
 
 
 def _refused(report: Mapping[str, Any]) -> str:
-    reasons = "; ".join(report["reasons"])
-    if not report["decided"]:
-        return f"not evaluated: {reasons}. {AGAIN}"
-    return f"refused by the gate: {reasons}{_first_problem(report)}"
+    """Return what was refused and the next step; below it, each finding in a line."""
+    reasons, checks = report["reasons"], report["checks"]
+    first = (
+        f"refused by the gate: {len(reasons)} of {len(checks)} checks failed. Next: read its report "
+        '(`make report`), and "Refused by the gate" in docs/runbook.md.'
+        if report["decided"]
+        else 'not evaluated. Next: remove the cause, then raise release.attempt; see "Not evaluated" in '
+        "docs/runbook.md."
+    )
+    # A text of AWS or of a judge may have line breaks.
+    findings = [" ".join(reason.split()) for reason in reasons[:_MOST_FINDINGS]]
+    if left := len(reasons) - len(findings):
+        findings.append(f"And {left} more, in the report.")
+    problem = _first_problem(report) if report["decided"] else []
+    return "\n".join([first, *(f"- {finding}" for finding in findings), *problem])
 
 
 def _warnings(scored: Sequence[Scored], evaluation: Evaluation) -> Iterator[str]:
@@ -197,9 +210,9 @@ def _silent_fallback(base: Scored | None) -> Iterator[str]:
     )
 
 
-def _first_problem(report: Mapping[str, Any]) -> str:
+def _first_problem(report: Mapping[str, Any]) -> list[str]:
     problem = next((one["problem"] for one in report["worst"] if one["problem"]), "")
-    return f". First problem: {problem}" if problem else ""
+    return [f"First problem: {' '.join(problem.split())}"] if problem else []
 
 
 def unasked_of_both(candidate: Scored, other: Scored) -> Unasked:

@@ -28,8 +28,8 @@ def text(value: object) -> str:
     return html.escape(clean(value))
 
 
-def figure(value: float, unit: str, *, signed: bool = False) -> str:
-    """Format a number by its unit; `signed` adds a plus sign to positive differences."""
+def figure(value: float, unit: str, *, signed: bool = False, suffix: bool = False) -> str:
+    """Format a number by its unit; `signed` adds a plus sign to positive differences, `suffix` the unit."""
     size = abs(value)
     if unit == "share":
         written = f"{100 * size:.1f}" + ("" if signed else "%")
@@ -39,9 +39,10 @@ def figure(value: float, unit: str, *, signed: bool = False) -> str:
         written = f"{size:,.{_DECIMALS[unit]}f}"
     else:
         written = f"{size:,.4g}"
+    after = _SUFFIXES.get(unit, "") if suffix else ""
     if not written.strip("0.,%"):
-        return written  # no sign for a value that rounds to zero
-    return ("\N{MINUS SIGN}" if value < 0 else "+" if signed or unit == "signed" else "") + written
+        return written + after  # no sign for a value that rounds to zero
+    return ("\N{MINUS SIGN}" if value < 0 else "+" if signed or unit == "signed" else "") + written + after
 
 
 def estimate(
@@ -51,10 +52,9 @@ def estimate(
     if not is_known(found):
         return UNKNOWN
     assert found is not None
-    after = _SUFFIXES.get(unit, "") if suffix else ""
-    value = figure(found["value"], unit, signed=signed)
+    value = figure(found["value"], unit, signed=signed, suffix=suffix)
     low, high = (found.get(end) for end in ("low", "high"))
-    return f"<span>{value}{after}</span>{interval(low, high, unit, signed=signed)}"
+    return f"<span>{value}</span>{interval(low, high, unit, signed=signed)}"
 
 
 def interval(low: float | None, high: float | None, unit: str, *, signed: bool = False) -> str:

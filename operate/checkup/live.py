@@ -38,7 +38,7 @@ def releases(at: Environment, found: Deployed) -> Iterator[Finding]:
             yield Finding("problem", "release", text, "See docs/runbook.md, Look for orphans.")
     newest = known[0].release
     if newest.state == FAILED:
-        text = f"The newest release, {newest.digest}, failed: {newest.message}"
+        text = f"The newest release, {newest.digest}, failed: {newest.headline}"
         yield Finding("problem", "release", text, "See docs/runbook.md, A release failed.")
     elif newest.rolled_back:
         text = f"The newest release, {newest.digest}, is {newest.state}: {newest.message}."
@@ -89,7 +89,7 @@ def _live(at: Environment, one: Known, route: Route) -> Iterator[Finding]:
     if release.has_passed:
         yield Finding("ok", "release", f"{release.digest} is live.")
     else:
-        text = f"{release.digest} is live, and has not passed on its hold-out set: {release.message}"
+        text = f"{release.digest} is live, and has not passed on its hold-out set: {release.headline}"
         step = "See docs/runbook.md, The live release did not pass on another hold-out set."
         yield Finding("warning", "release", text, step)
     if release.warnings:

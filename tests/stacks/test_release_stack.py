@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import pytest
+
 from distilled_router.release.route import TIME_TO_LIVE
 from tests.stacks.assembly import Assembly, Resource, Statement
 
@@ -108,10 +110,10 @@ def test_every_function_that_the_machine_calls_has_a_catch_for_everything(assemb
 def test_errors_lead_to_the_failure_path_until_the_release_is_live(assembly: Assembly) -> None:
     states = assembly.definition(machine(assembly))["States"]
     caught = {name: {catch["Next"] for catch in state.get("Catch", ())} for name, state in states.items()}
-    live, failed = "Notify: live", "Notify: failed"
+    live, failed = "Notice: live", "Notice: failed"
     # Once it is live, an error in cleanup or notification must not fail it.
     assert caught.pop("RetireOld") == {live}
-    assert caught.pop(live) == {"Live"}
+    assert caught.pop("Notify: live") == {"Live"}
     # Subscribers are notified even if cleanup failed.
     assert caught.pop("Fail") == {failed}
     # A release goes on without a classification head.
@@ -124,6 +126,28 @@ def test_errors_lead_to_the_failure_path_until_the_release_is_live(assembly: Ass
     # The outcomes of shards go to the next stage.
     assert len(outcomes) == len(stages) - 1
     assert states["Fail: error"]["Next"] == states["Fail: outcome"]["Next"] == "Fail"
+
+
+@pytest.mark.parametrize(("name", "message"), [("live", "$.stage.message"), ("failed", "$.reason")])
+def test_mail_is_text_with_line_breaks_and_all_others_get_json(
+    assembly: Assembly, name: str, message: str
+) -> None:
+    states = assembly.definition(machine(assembly))["States"]
+    notice, notify = states[f"Notice: {name}"], states[f"Notify: {name}"]
+    assert notice["Next"] == f"Notify: {name}"
+    assert notice["ResultPath"] == "$.notice"
+    assert notice["Parameters"] == {
+        "release.$": "$.release",
+        "message.$": message,
+        "execution.$": "$$.Execution.Id",
+    }
+    sent = notify["Parameters"]
+    assert sent["MessageStructure"] == "json"
+    assert sent["Message"] == {
+        "default.$": "States.JsonToString($.notice)",
+        "email.$": "States.Format('Release {}: {}\n\nExecution: {}', $.notice.release, $.notice.message, "
+        "$.notice.execution)",
+    }
 
 
 def test_every_state_is_reached_and_every_path_ends(assembly: Assembly) -> None:

@@ -72,7 +72,7 @@ class Release:
     Attributes:
         digest: covers all that decides the model.
         state: one of the states above.
-        message: what the release does, or why it ended.
+        message: what the release does, or why it ended; below it, each finding of the gate in a line.
         attempt: counts the release's starts, from 1.
         declared_attempt: the highest `release.attempt` with which it was declared.
         execution: ARN of the attempt's execution.
@@ -162,6 +162,11 @@ class Release:
         and Bedrock ignores a create call whose token it knows, even if the resource was deleted since.
         """
         return hashlib.sha256(f"{name} {self.attempt} {self.request_id}".encode()).hexdigest()
+
+    @property
+    def headline(self) -> str:
+        """Return the first line of the message, without the findings of the gate."""
+        return self.message.partition("\n")[0]
 
     @property
     def head_file(self) -> HeadFile | None:

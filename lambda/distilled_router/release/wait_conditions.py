@@ -133,6 +133,8 @@ class WaitConditions:
 
     def _send(self, window: Window, succeeded: bool, reason: str) -> bool:
         status = "SUCCESS" if succeeded else "FAILURE"
+        # A status reason is a single line: sentences instead of a list.
+        reason = " ".join(line.removeprefix("- ") for line in reason.splitlines())
         signal = {
             "Status": status,
             "UniqueId": window.name.replace("@", "-"),

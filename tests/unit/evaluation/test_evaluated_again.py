@@ -53,7 +53,7 @@ def test_live_release_is_evaluated_where_it_serves_and_stays_live(
     if not passes:
         assert result["message"].startswith("refused by the gate: ")
         assert f"{NEW}, and continues to serve" in result["message"]
-        assert result["message"].endswith("To go back to the release before it: make rollback.")
+        assert result["message"].endswith("To go back to the release before it: `make rollback`.")
     page = court.world.s3.get_object(Bucket=world.bucket, Key=court.keys("report.html")[0])
     assert "evaluated again on another hold-out set" in page["Body"].read().decode()
 

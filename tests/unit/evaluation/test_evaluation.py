@@ -23,7 +23,7 @@ from evaluation.attempt import row as kept
 from evaluation.contenders import CANDIDATE
 from evaluation.metrics import Answer
 from evaluation.prepare_evaluation import prepare
-from evaluation.score_and_gate import score
+from evaluation.score_and_gate import score, told
 from tests.unit.evaluation.court import ASKED, DATA, GATE, LAX, ROWS, Court, strict, worse
 from tests.unit.release_world import OWNER, A, B, Proxy, World
 
@@ -107,9 +107,26 @@ def test_student_of_bad_data_is_refused(court: Court) -> None:
     court.candidate(list(map(json.dumps, rows)))
     result = court.evaluate(gate=GATE)
     assert result["outcome"] == "failed"
-    assert "refused by the gate: dominant-label accuracy is 0." in result["message"]
-    assert "mean absolute error" in result["message"]
-    assert court.report()["passed"] is False
+    first, *findings = result["message"].splitlines()
+    report = court.report()
+    failed = [check for check in report["checks"] if not check["ok"]]
+    assert first == (
+        f"refused by the gate: {len(failed)} of {len(report['checks'])} checks failed. Next: read its report "
+        '(`make report`), and "Refused by the gate" in docs/runbook.md.'
+    )
+    assert findings[: len(failed)] == [f"- {reason}" for reason in report["reasons"]]
+    assert findings[0].startswith("- Dominant label right for ")
+    assert any(finding.startswith("- Mean absolute error ") for finding in findings)
+    assert report["passed"] is False
+
+
+def test_a_message_names_the_first_findings_and_counts_the_others(court: Court) -> None:
+    court.candidate()
+    court.evaluate()
+    report = {**court.report(), "decided": True, "reasons": [f"Finding {number}." for number in range(11)]}
+    message = told(report)[0]["message"]
+    assert "\n- Finding 7.\n- And 3 more, in the report." in message
+    assert "Finding 8" not in message
 
 
 @pytest.mark.parametrize("kind", ["output_prose", "output_not_numbers", "output_empty", "output_too_few"])
@@ -118,9 +135,9 @@ def test_candidate_that_writes_no_weights_is_refused(world: World, court: Court,
     world.server.fault(kind, count=None)
     result = court.evaluate()
     assert result["outcome"] == "failed"
-    assert "valid output is 0, threshold 0.98" in result["message"]
-    assert "mean absolute error is unknown, threshold 0.5" in result["message"]
-    assert ". First problem: " in result["message"]
+    assert "\n- Valid output for 0.0% of 40 queries; at least 98.0% wanted.\n" in result["message"]
+    assert "\n- Mean absolute error unknown; at most 0.500 wanted.\n" in result["message"]
+    assert "\nFirst problem: " in result["message"]
     assert court.metrics()["mean_absolute_error"] is None
     assert court.metrics()["rubric"]["value"] == 1
     assert [answer["weights"] for answer in court.report()["worst"]] == [None] * 20
@@ -242,7 +259,7 @@ def test_report_that_an_earlier_life_of_the_stack_left_is_not_taken_for_this_one
     court.hold_out((DATA / "holdout.jsonl").read_text().splitlines()[:20])
     world.server.fault("output_prose", count=None)
     result = court.evaluate(gate=replace(GATE, minimum_examples=20))
-    assert "valid output is 0" in result["message"]
+    assert "\n- Valid output for 0.0% of " in result["message"]
     assert world.calls("Converse") - asked == 20
     assert court.report()["data"]["questions"] == 20
 
@@ -289,7 +306,7 @@ def test_candidate_that_passes_every_threshold_but_is_worse_than_the_live_releas
     court.candidate(worse(ROWS[:600]))
     result = court.evaluate()
     assert result["outcome"] == "failed"
-    assert "may be worse than that of the live release by more than" in result["message"]
+    assert " than with the live release; at most " in result["message"]
     assert {check["against"] for check in court.report()["checks"] if not check["ok"]} == {"live"}
     again = court.evaluate(gate=replace(LAX, not_worse=False))
     assert again["outcome"] == "done"
@@ -364,13 +381,13 @@ def test_base_model_that_answers_nothing_is_named(world: World, court: Court) ->
 def test_hold_out_that_is_too_small_is_refused(court: Court) -> None:
     court.candidate()
     court.hold_out((DATA / "holdout.jsonl").read_text().splitlines()[: ASKED - 1])
-    assert "refused by the gate: examples is 39, threshold 40" in court.evaluate()["message"]
+    assert "\n- Hold-out set of 39 queries; at least 40 wanted." in court.evaluate()["message"]
 
 
 def test_empty_hold_out_is_refused_and_not_divided_by(world: World, court: Court) -> None:
     world.begin(A, endpoint="arn:a")
     court.hold_out([])
-    assert "examples is 0" in court.evaluate()["message"]
+    assert "\n- Hold-out set of 0 queries; " in court.evaluate()["message"]
     assert court.report()["worst"] == []
 
 

@@ -422,7 +422,7 @@ def test_without_a_score_the_gate_refuses_only_where_it_asks_for_one(bench: Benc
 
     result = bench.decide(replace(LAX, minimum_judge_score=3.0))
     assert result["outcome"] == "failed"
-    assert result["message"].startswith(f"not evaluated: {NO_SCORE}, threshold 3: ")
+    assert "\n- The judge gave no score, so at least 3.00 can't be checked: " in result["message"]
     assert problem in result["message"]
 
 
@@ -559,7 +559,7 @@ def test_grade_below_the_minimum_is_refused_with_its_reason(bench: Bench) -> Non
     bench.grade()
     result = bench.decide(replace(LAX, minimum_judge_score=3.5))
     assert result["outcome"] == "failed"
-    assert "judge score is 3, threshold 3.5" in result["message"]
+    assert "\n- Judge score 3.00 of 5; at least 3.50 wanted." in result["message"]
     (check,) = [check for check in bench.report()["checks"] if check["name"] == "judge score"]
     assert (check["found"], check["limit"], check["against"]) == (3.0, 3.5, "threshold")
 

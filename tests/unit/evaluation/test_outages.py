@@ -71,7 +71,9 @@ def test_bad_candidate_does_not_pass_because_the_live_release_was_throttled(
     order(world, "throttled", world.release(B).endpoint, count=20)
     result = court.evaluate()
     assert result["outcome"] == "failed"
-    assert result["message"].startswith("refused by the gate: balanced accuracy is ")
+    first, *findings = result["message"].splitlines()
+    assert first.startswith(f"refused by the gate: {len(findings)} of ")
+    assert findings[0].startswith("- Dominant label right for ")
     assert court.report()["comparisons"]["dominant_accuracy"]["rows"] == ASKED
 
 
@@ -83,10 +85,11 @@ def test_live_release_that_is_throttled_for_long_is_no_verdict(world: World, cou
     result = court.evaluate(outage_seconds=3_600)
     assert result["outcome"] == "failed"
     assert result["message"] == (
-        "not evaluated: the candidate and the live release could be asked 0 of 4 hold-out questions, at "
-        "least 4 are needed: 4 throttled (ThrottlingException: Too many requests, please wait before "
-        "trying again.). Raise release.attempt to evaluate the candidate again. Warning: holdout: no two "
-        "labels have 10 hold-out queries each, so the balanced accuracy is unknown"
+        'not evaluated. Next: remove the cause, then raise release.attempt; see "Not evaluated" in '
+        "docs/runbook.md.\n"
+        "- The candidate and the live release could be asked 0 of 4 hold-out questions; at least 4 wanted: 4 "
+        "throttled (ThrottlingException: Too many requests, please wait before trying again.).\n"
+        "Warning: holdout: no two labels have 10 hold-out queries each, so the balanced accuracy is unknown"
     )
     report = court.report()
     assert (report["passed"], report["decided"]) == (False, False)
@@ -167,9 +170,8 @@ def test_outage_that_stays_ends_with_its_reason(world: World, court: Court, kind
         order(world, kind)
     result = court.evaluate(runtime=runtime, outage_seconds=1_800)
     assert result["outcome"] == "failed"
-    assert result["message"].startswith(
-        "not evaluated: the candidate could be asked 0 of 4 hold-out questions"
-    )
+    assert result["message"].startswith("not evaluated. Next: ")
+    assert "\n- The candidate could be asked 0 of 4 hold-out questions; " in result["message"]
     assert "nan" not in result["message"].lower()
     # More than a few minutes are only for what passes by itself.
     limit = SHORT_SECONDS if kind in {*LASTING, "validation"} else 1_800
@@ -186,7 +188,7 @@ def test_query_that_bedrock_refuses_is_answered_wrongly(world: World, court: Cou
     court.candidate(ROWS)
     order(world, "validation", count=3)
     result = court.evaluate(gate=GATE)
-    assert "refused by the gate: valid output is 0.925, threshold 0.98" in result["message"]
+    assert "\n- Valid output for 92.5% of 40 queries; at least 98.0% wanted." in result["message"]
     assert world.calls("Converse") == ASKED
     assert court.now == 0
     assert court.report()["worst"][0]["problem"].startswith("ValidationException")

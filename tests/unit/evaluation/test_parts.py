@@ -69,7 +69,12 @@ def test_worst_label_may_reach_its_limit_but_not_miss_it(least: float, refused: 
     found = report({**GOOD, LABELS[1]: (36, 60)}, minimum_worst_label_accuracy=least)
     assert found["passed"] is not refused
     assert found["reasons"] == (
-        [f"accuracy of the worst label, {LABELS[1]} is 0.6 of 60 queries, threshold 0.61"] if refused else []
+        [
+            f"Dominant label right for 60.0% of 60 queries of {LABELS[1]}, the worst label; at least 61.0% "
+            "wanted."
+        ]
+        if refused
+        else []
     )
     (check,) = [one for one in found["checks"] if "worst label" in one["name"]]
     assert (check["found"], check["limit"], check["limit_is"]) == (0.6, least, "least")
@@ -79,7 +84,10 @@ def test_worst_label_may_reach_its_limit_but_not_miss_it(least: float, refused: 
 def test_labels_with_few_queries_count_as_one() -> None:
     few = {LABELS[0]: (58, 60), LABELS[1]: (1, 6), LABELS[2]: (4, 6)}
     (reason,) = report(few, minimum_worst_label_accuracy=0.5)["reasons"]
-    assert reason == "accuracy of the worst label, other labels is 0.417 of 12 queries, threshold 0.5"
+    assert reason == (
+        "Dominant label right for 41.7% of 12 queries of other labels, the worst label; at least 50.0% "
+        "wanted."
+    )
 
 
 def test_worst_label_without_enough_queries_is_not_evaluated() -> None:
@@ -87,8 +95,8 @@ def test_worst_label_without_enough_queries_is_not_evaluated() -> None:
     found = report(rows, minimum_examples=1, minimum_worst_label_accuracy=0.5)
     assert not found["decided"]
     assert found["reasons"] == [
-        "no label has 10 hold-out queries, so gate.minimum_worst_label_accuracy 0.5 can't be checked; add "
-        "queries"
+        "No label has 10 hold-out queries, so gate.minimum_worst_label_accuracy 0.5 can't be checked. Add "
+        "queries."
     ]
 
 
@@ -96,7 +104,9 @@ def test_worst_label_without_enough_queries_is_not_evaluated() -> None:
 def test_slice_may_reach_its_limit_but_not_miss_it(least: float, refused: bool) -> None:
     found = report(INJECTED, minimum_slice_accuracy={"injections": least, "typos": 0.9})
     assert found["reasons"] == (
-        ["accuracy in the slice injections is 0.4 of 25 queries, threshold 0.41"] if refused else []
+        ["Dominant label right for 40.0% of 25 queries of the slice injections; at least 41.0% wanted."]
+        if refused
+        else []
     )
     assert [one["name"] for one in found["checks"] if "slice" in one["name"]] == [
         "accuracy in the slice injections",
@@ -107,7 +117,7 @@ def test_slice_may_reach_its_limit_but_not_miss_it(least: float, refused: bool) 
 @pytest.mark.parametrize(
     ("given", "unasked", "why"),
     [
-        (GOOD, 0, "no such query was asked"),
+        (GOOD, 0, "No query of the slice was asked"),
         (INJECTED, 2, "23 of 25 queries could be asked"),
     ],
 )
@@ -117,7 +127,7 @@ def test_slice_that_was_not_asked_is_not_evaluated(
     found = report(given, unasked, minimum_slice_accuracy={"injections": 0.1})
     assert not found["passed"]
     assert not found["decided"]
-    assert found["reasons"] == [f"{why}, so gate.minimum_slice_accuracy.injections 0.1 can't be checked"]
+    assert found["reasons"] == [f"{why}, so gate.minimum_slice_accuracy.injections 0.1 can't be checked."]
 
 
 def test_without_limits_there_are_no_such_checks() -> None:
@@ -179,5 +189,5 @@ def test_message_of_a_release_names_its_weak_parts(world: World, court: Court) -
     assert done["outcome"] == "done"
     text = court.report()["weak"]
     assert "injections " in text
-    assert f"Warning: {text}" in done["message"]
+    assert f"\nWarning: {text}" in done["message"]
     assert text in world.release(A).warnings

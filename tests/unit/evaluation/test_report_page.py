@@ -236,7 +236,7 @@ def head(rows: int = 200, wrong_above: float = 0.7) -> dict[str, Any]:
 def refused() -> dict[str, Any]:
     report = full()
     reasons = [
-        "dominant-label accuracy is 0.7, threshold 0.8",
+        "Dominant label right for 70.0% of 440 queries; at least 80.0% wanted.",
         "mean absolute error is 0.0213 worse than the live release's (95 % interval 0.0202 to 0.0224)",
     ]
     report |= {"passed": False, "reasons": reasons}
@@ -348,6 +348,13 @@ def test_page_shows_all_reasons_for_the_decision() -> None:
     for metric in report["metrics"].values():
         assert metric["title"] in found
         assert metric["meaning"] in found
+
+
+def test_a_refusal_says_how_many_checks_failed_and_what_to_do() -> None:
+    report = refused()
+    step = "Next: see Refused by the gate in docs/runbook.md."
+    assert f"<p>3 of {len(report['checks'])} checks of the gate failed. {step}</p><ul><li>" in page(report)
+    assert "docs/runbook.md" not in page(full())
 
 
 def test_page_tells_what_could_not_be_asked_and_why() -> None:

@@ -351,25 +351,40 @@ STRICT = replace(
 
 
 @pytest.mark.parametrize(
-    ("field", "at", "beyond", "name"),
+    ("field", "at", "beyond", "text"),
     [
-        ("valid_output", 0.98, 0.979, "valid output"),
-        ("dominant_accuracy", 0.8, 0.799, "dominant-label accuracy"),
-        ("balanced_accuracy", 0.7, 0.699, "balanced accuracy"),
-        ("mean_absolute_error", 0.15, 0.151, "mean absolute error"),
-        ("latency_p95_ms", 900, 901, "latency at p95 (ms)"),
-        ("cost_per_1000_usd", 0.01, 0.011, "cost of 1,000 queries (USD)"),
+        (
+            "valid_output",
+            0.98,
+            0.9799,
+            "Valid output for 97.99% of 100 queries; at least 98% wanted.",
+        ),
+        (
+            "dominant_accuracy",
+            0.8,
+            0.799,
+            "Dominant label right for 79.9% of 100 queries; at least 80.0% wanted.",
+        ),
+        (
+            "balanced_accuracy",
+            0.7,
+            0.699,
+            "Dominant label right for 69.9% on average over the labels (balanced accuracy); at least 70.0% "
+            "wanted.",
+        ),
+        ("mean_absolute_error", 0.15, 0.1501, "Mean absolute error 0.1501; at most 0.15 wanted."),
+        ("latency_p95_ms", 900, 1_901, "Latency at p95 1,901 ms; at most 900 ms wanted."),
+        ("cost_per_1000_usd", 0.01, 0.011, "Cost of 1,000 queries 0.011 USD; at most 0.010 USD wanted."),
     ],
 )
 def test_each_threshold_may_be_reached_but_not_missed(
-    field: str, at: float, beyond: float, name: str
+    field: str, at: float, beyond: float, text: str
 ) -> None:
     assert reasons({field: exactly(at)}, gate=STRICT) == []
-    (reason,) = reasons({field: exactly(beyond)}, gate=STRICT)
-    assert reason.startswith(f"{name} is {beyond:.3g}, threshold ")
+    assert reasons({field: exactly(beyond)}, gate=STRICT) == [text]
     # A mean of no values, or an unknown price, never passes.
     (reason,) = reasons({field: UNKNOWN}, gate=STRICT)
-    assert reason.startswith((f"{name} is unknown, threshold ", "no two labels have 10 hold-out"))
+    assert " unknown; at " in reason or reason.startswith("No two labels have 10 hold-out")
 
 
 def test_each_check_says_which_way_its_limit_holds() -> None:
@@ -391,7 +406,7 @@ def test_each_check_says_which_way_its_limit_holds() -> None:
 
 def test_too_few_questions_never_pass() -> None:
     assert reasons(questions=40) == []
-    assert reasons(questions=39) == ["examples is 39, threshold 40"]
+    assert reasons(questions=39) == ["Hold-out set of 39 queries; at least 40 wanted."]
 
 
 @pytest.mark.parametrize(
@@ -414,7 +429,7 @@ def test_candidate_is_refused_unless_it_is_shown_not_to_be_worse(
     found = reasons(live=PERFECT, compared={field: difference})
     assert bool(found) is refused
     if refused:
-        assert "may be worse than that of the live release by more than 0.0" in found[0]
+        assert " than with the live release; at most " in found[0]
         lax = replace(GATE, non_inferiority_margin=0.2, error_margin=0.2)
         for gate in (replace(GATE, not_worse=False), lax):
             assert reasons(live=PERFECT, compared={field: difference}, gate=gate) == []
@@ -428,17 +443,45 @@ def test_candidate_is_refused_unless_it_is_shown_to_be_better_than_a_constant_an
         found = [check.reason for check in checks(GATE, evidence(error=difference)) if not check.ok]
         assert bool(found) is refused
     assert found == [
-        "mean absolute error is not clearly less than that of the static weights: the difference is -0.1, or "
-        "+0.01 at worst (one-sided 95 % bound)"
+        "Mean absolute error 0.100 smaller than with the static weights; smaller wanted, but 0.010 larger "
+        "possible (one-sided 95 % bound)."
     ]
+
+
+@pytest.mark.parametrize(
+    ("field", "difference", "text"),
+    [
+        (
+            "dominant_accuracy",
+            Estimate(-0.254, -0.325, -0.2, 100),
+            "Dominant label right for 25.4 points fewer queries than with the live release; at most 5.0 "
+            "points fewer wanted.",
+        ),
+        (
+            "dominant_accuracy",
+            Estimate(0.02, -0.06, 0.08, 100),
+            "Dominant label right for 2.0 points more queries than with the live release; at most 5.0 points "
+            "fewer wanted, but 6.0 points fewer possible (one-sided 95 % bound).",
+        ),
+        (
+            "mean_absolute_error",
+            Estimate(0.108, 0.09, 0.124, 100),
+            "Mean absolute error 0.108 larger than with the live release; at most 0.020 larger wanted.",
+        ),
+    ],
+)
+def test_interval_is_told_only_if_it_decides(field: str, difference: Estimate, text: str) -> None:
+    assert reasons(live=PERFECT, compared={field: difference}) == [text]
 
 
 def test_candidate_is_refused_unless_it_tells_labels_apart() -> None:
     assert reasons({BALANCED: Estimate(0.4, 0.26, 0.5, 100)}) == []
-    assert reasons({BALANCED: Estimate(0.3, 0.25, 0.4, 100)}) == [
-        "balanced accuracy is 0.3 (95 % interval 0.25 to 0.4), and an answer that is always the same reaches "
-        "0.25"
+    subject = "Dominant label right for {}% on average over the labels (balanced accuracy)"
+    wanted = "more than the 25.0% of an answer that is always the same wanted"
+    assert reasons({BALANCED: Estimate(0.3, 0.245, 0.4, 100)}) == [
+        f"{subject.format('30.0')}; {wanted}, but 24.5% possible (95 % interval: 24.5 to 40.0%)."
     ]
+    assert reasons({BALANCED: Estimate(0.2, 0.1, 0.3, 100)}) == [f"{subject.format('20.0')}; {wanted}."]
     # Too few labels have queries: the comparison with constant answers still decides.
     assert reasons({BALANCED: UNKNOWN}) == []
 
@@ -462,7 +505,7 @@ def test_slower_or_dearer_candidate_is_refused(field: str, found: float, refused
     said = reasons({field: exactly(found)}, live=PERFECT)
     assert bool(said) is refused
     if refused:
-        assert "allowed 1.25 times its upper bound" in said[0]
+        assert "; at most 1.25 times as much wanted, by their 95 % intervals (" in said[0]
 
 
 def test_few_milliseconds_are_no_matter_whatever_the_ratio() -> None:

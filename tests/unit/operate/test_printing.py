@@ -95,6 +95,7 @@ WRAPPED = [
     "    being deleted.",
 ]
 WHOLE = (
+    "    log /home/somebody/distilled-router/.local/logs/emulator.log",
     "Next: make dataset-check FILE=training.jsonl HOLDOUT=holdout.jsonl",
     "  aws bedrock delete-custom-model --model-identifier arn:aws:bedrock:us-east-1::x",
     "     grep -n EDIT: tasks/support/task.toml tasks/support/robustness.toml",

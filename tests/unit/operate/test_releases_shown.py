@@ -82,6 +82,20 @@ def test_release_without_scores_or_with_broken_ones_is_shown(at: Deployed, relea
     assert "x x …\n" in text
 
 
+def test_findings_of_the_gate_are_shown_line_by_line(at: Deployed, releases: Releases) -> None:
+    message = (
+        "refused by the gate: 1 of 9 checks failed. Next: read it.\n- Valid output for 90.0%.\nWarning: odd"
+    )
+    begin(releases, A, 60, FAILED, message=message, warnings="odd")
+    text = shown(at)
+    assert (
+        f"{A}, 1 h 0 min ago: refused by the gate: 1 of 9 checks failed. Next: read it.\n"
+        "    - Valid output for 90.0%.\n"
+        "    Warning: odd\n"
+    ) in text
+    assert text.count("odd") == 1
+
+
 def test_no_text_of_the_table_controls_the_terminal(at: Deployed, releases: Releases) -> None:
     hostile = HOSTILE.replace("\ud800", "")  # DynamoDB stores UTF-8
     begin(releases, A, 60, FAILED, message=f"refused: {hostile}", report=hostile, endpoint=hostile)

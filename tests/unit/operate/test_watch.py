@@ -246,6 +246,16 @@ def test_no_text_of_a_release_controls_the_terminal(
     assert controls(text) == []
 
 
+def test_a_warning_of_the_message_is_told_once(at: Deployed, releases: Releases) -> None:
+    begin(releases)
+    message = "refused by the gate: 1 of 9 checks failed.\n- Valid output for 90.0%.\nWarning: odd"
+    releases.update(A, state=FAILED, message=message, warnings="odd")
+    code, text = followed(at)
+    assert code == 1
+    assert text.count("Warning: odd") == 1
+    assert "\n- Valid output for 90.0%.\n" in text
+
+
 @pytest.mark.parametrize("passes", [True, False])
 def test_evaluation_of_the_live_release_is_followed(
     at: Deployed, releases: Releases, services: Services, passes: bool

@@ -103,6 +103,21 @@ def test_failure_carries_the_reason_of_the_release(
     assert "no capacity" in signal["Reason"]
 
 
+def test_cloudformation_gets_the_findings_of_the_gate_in_one_line(
+    running: Releases, waits: WaitConditions, handles: Handles
+) -> None:
+    handle(event(), waits, running, NOW)
+    message = (
+        "refused by the gate: 1 of 9 checks failed. Next: read.\n- Valid output for 90.0%.\nWarning: odd"
+    )
+    running.transition(DIGEST, FAILED, message)
+    waits.signal(running)
+    [(_, signal)] = handles.signals
+    told = "refused by the gate: 1 of 9 checks failed. Next: read. Valid output for 90.0%. Warning: odd"
+    assert signal["Reason"] == f"release {DIGEST} failed: {told}"
+    assert "\n" not in signal["Data"]
+
+
 def test_a_stack_waits_for_the_evaluation_on_another_holdout_set(
     running: Releases, waits: WaitConditions, handles: Handles
 ) -> None:
