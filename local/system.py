@@ -181,7 +181,7 @@ def wait_for_release(state: State, row: deploy_progress.ReleaseRow) -> None:
         return  # an operator's decision, which a deployment of the same settings does not change
     if found.state != LIVE or not found.has_passed:
         raise OperateError(
-            f"Release {found.digest} is {found.state}: {found.message or 'no reason was given'}",
+            f"Release {found.digest}, {found.state}: {found.message or 'no reason was given'}",
             log=state.log("emulator"),
             advice=f"The router continues with the live release or the base model. {DOWN}",
         )

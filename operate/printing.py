@@ -40,14 +40,14 @@ def wrapped(text: str, width: int, indent: str = "") -> Iterator[str]:
     Args:
         text: one line or several.
         width: columns of the terminal.
-        indent: begins the lines that follow a break; by default as many spaces as the line begins with.
+        indent: begins the lines that follow a break; by default spaces up to the line's first word.
     """
     for line in visible(text).split("\n"):
         if len(line) <= width or len(line.split()) < 3 or _COMMAND.search(_QUOTED.sub("", line)):
             yield line
             continue
         joined = _QUOTED.sub(lambda found: found.group().replace(" ", _JOINT), line)
-        after = indent or " " * (len(line) - len(line.lstrip()))
+        after = indent or " " * (len(line) - len(line.lstrip(" -")))
         for part in textwrap.wrap(
             joined, width, subsequent_indent=after, break_long_words=False, break_on_hyphens=False
         ):

@@ -137,7 +137,7 @@ def _refreshed(at: Deployed, digest: str, before: Known) -> Known:
 
 def _end(known: Known, console: Terminal) -> int:
     release = known.release
-    say(console, f"Release {release.digest} is {release.state}: {release.message or 'no reason given'}")
+    say(console, f"Release {release.digest}, {release.state}: {release.message or 'no reason given'}")
     if release.warnings not in release.message:
         say(console, f"Warning: {release.warnings}")
     if known.report:

@@ -178,8 +178,8 @@ class ReleaseMachine(Construct):
 
     def _publish(self, name: str, subject: str) -> tasks.SnsPublish:
         """Return the state that sends it: to people as text with its line breaks, to all others as JSON."""
-        release, message, execution = (
-            sfn.JsonPath.string_at(f"$.notice.{part}") for part in ("release", "message", "execution")
+        message, release, execution = (
+            sfn.JsonPath.string_at(f"$.notice.{part}") for part in ("message", "release", "execution")
         )
         publish = tasks.SnsPublish(
             self,
@@ -191,7 +191,7 @@ class ReleaseMachine(Construct):
                 {
                     "default": sfn.JsonPath.json_to_string(sfn.JsonPath.object_at("$.notice")),
                     "email": sfn.JsonPath.format(
-                        "Release {}: {}\n\nExecution: {}", release, message, execution
+                        "{}\n\nRelease: {}\nExecution: {}", message, release, execution
                     ),
                 }
             ),

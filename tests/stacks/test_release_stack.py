@@ -145,7 +145,7 @@ def test_mail_is_text_with_line_breaks_and_all_others_get_json(
     assert sent["MessageStructure"] == "json"
     assert sent["Message"] == {
         "default.$": "States.JsonToString($.notice)",
-        "email.$": "States.Format('Release {}: {}\n\nExecution: {}', $.notice.release, $.notice.message, "
+        "email.$": "States.Format('{}\n\nRelease: {}\nExecution: {}', $.notice.message, $.notice.release, "
         "$.notice.execution)",
     }
 

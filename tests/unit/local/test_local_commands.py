@@ -87,7 +87,7 @@ def test_release_that_an_operator_rolled_back_is_no_failure_of_a_deployment(
     rolled_back: Any = Row(state=state, rolled_back=1_800_000_000)
     system.wait_for_release(State(tmp_path), rolled_back)
     retired: Any = Row(state=RETIRED, message="replaced")
-    with pytest.raises(OperateError, match="aaaaaaaaaaaa is retired: replaced"):
+    with pytest.raises(OperateError, match="aaaaaaaaaaaa, retired: replaced"):
         system.wait_for_release(State(tmp_path), retired)
 
 

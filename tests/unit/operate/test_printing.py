@@ -118,6 +118,15 @@ def test_commands_and_long_words_are_printed_whole(line: str) -> None:
     assert out.getvalue() == f"{line}\n"
 
 
+def test_an_item_of_a_list_is_indented_below_its_mark() -> None:
+    out = io.StringIO()
+    say(
+        Terminal(file=out, force_terminal=True, width=40),
+        "  - Valid output for 90.0% of 252 queries; 98.0% wanted.",
+    )
+    assert out.getvalue() == "  - Valid output for 90.0% of 252\n    queries; 98.0% wanted.\n"
+
+
 def test_a_command_in_prose_is_not_broken() -> None:
     out = io.StringIO()
     text = "Check the list with `make releases ENV=dev`, then run it again. See the runbook."

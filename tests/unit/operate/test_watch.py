@@ -96,7 +96,7 @@ def test_every_change_is_one_line_and_live_is_success(at: Deployed, releases: Re
         "1 min 0 s  waiting: the release starts",
         f"1 min 0 s  job: router-{A} InProgress: validation Completed, training InProgress",
         "1 min 0 s  evaluating: the hold-out set is being asked",
-        f"Release {A} is live: serves all requests",
+        f"Release {A}, live: serves all requests",
     ]
 
 
@@ -107,7 +107,7 @@ def test_other_ends_are_failures_with_reason_and_report(at: Deployed, releases: 
         at, lambda: releases.update(A, state=state, message="too [bad]", report="s3://data/report.json")
     )
     assert status == 1
-    assert text.endswith(f"Release {A} is {state}: too [bad]\nReport: s3://data/report.json\n")
+    assert text.endswith(f"Release {A}, {state}: too [bad]\nReport: s3://data/report.json\n")
 
 
 def test_without_a_running_release_the_last_one_is_shown(at: Deployed, releases: Releases) -> None:
@@ -119,7 +119,7 @@ def test_without_a_running_release_the_last_one_is_shown(at: Deployed, releases:
     status, text = followed(at)
     assert status == 0
     assert text.startswith("No release is running. The last one:")
-    assert f"{A} is live" in text
+    assert f"{A}, live" in text
 
 
 def test_running_release_is_followed_also_if_another_began_later(at: Deployed, releases: Releases) -> None:
@@ -153,7 +153,7 @@ def test_labelling_and_hold_out_show_their_shards(
     assert "labelling: 3 of 8 shards\n" in text
     assert "labelling: 4 of 8 shards\n" in text
     assert "hold-out: 5 of 5 shards, 2 of them failed\n" in text
-    assert "is live: no reason given" in text
+    assert ", live: no reason given" in text
 
 
 def test_rollout_shows_share_and_version_of_the_route(at: Deployed, releases: Releases) -> None:
