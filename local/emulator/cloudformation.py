@@ -74,8 +74,8 @@ class Order:
     """An order to end a Create or Update in progress, once.
 
     It applies to the first operation that matches, now or later. Empty fields match anything. `after` is in
-    seconds since the operation began: for a custom resource, since its function has run, so that a Delete
-    never overtakes a Create. If `how` is a timeout, the operation's response is lost until then.
+    seconds since the operation began: for a custom resource, since its event was sent. Its function may run
+    for longer, beside that of the Delete. If `how` is a timeout, the operation's response is lost until then.
     """
 
     stack: str = ""
@@ -277,28 +277,16 @@ class CloudFormation:
         return bool(_deliver_response(token, response))
 
     def execute(self, function: Mapping[str, Any], event: Mapping[str, Any]) -> Any:
-        """Run a function; an event from CloudFormation runs as often as `deliveries` says.
-
-        All copies have ended when this returns, so that none comes after the resource's next event.
-        """
+        """Run a function; an event from CloudFormation runs as often as `deliveries` says."""
         copies = getattr(self._thread, "copies", 0)
         self._thread.copies = 0
         if isinstance(event, Mapping):
             self._thread.request_id = str(event.get("RequestId", ""))
-        threads = [
-            threading.Thread(
-                target=contextvars.copy_context().run, args=(_execute, function, dict(event)), daemon=True
-            )
-            for _ in range(copies)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            return _execute(function, event)
-        finally:
-            for thread in threads:
-                thread.join()
-            getattr(self._thread, "began", []).append(time.monotonic())
+        getattr(self._thread, "began", []).append(time.monotonic())
+        for _ in range(copies):
+            context = contextvars.copy_context()
+            threading.Thread(target=context.run, args=(_execute, function, dict(event)), daemon=True).start()
+        return _execute(function, event)
 
     # Stacks
 
