@@ -366,6 +366,7 @@ def test_every_module_is_compiled_as_lambda_will_load_it(layer: Path) -> None:
 
 
 def test_a_python_of_another_version_bundles_sources(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundles, "RUNTIME", sys.version_info[:2])
     compiled = bundles.function_bundle("existing")
     monkeypatch.setattr(bundles, "RUNTIME", (3, 99))
     bundle = bundles.function_bundle("existing")
