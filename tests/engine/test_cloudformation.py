@@ -25,11 +25,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("engine-cloudform
 STACK = "things"
 INVENTED = re.compile(rf"{STACK}-\w+-[A-Z0-9]{{12}}")
 CODE = """
-import json, time, urllib.request
+import json, urllib.request
 def handler(event, context):
-    if event["RequestType"] == "Create":
-        time.sleep(float(event["ResourceProperties"].get("Delay", 0)))
     url, body = event["ResourceProperties"]["Listener"], json.dumps(event).encode()
+    if event["RequestType"] == "Create" and event["ResourceProperties"].get("IsLate"):
+        urllib.request.urlopen(url, timeout=60).close()  # answered once there was a Delete
     urllib.request.urlopen(urllib.request.Request(url, body), timeout=60).close()
 """
 TRUST = {
@@ -123,6 +123,11 @@ def listener(engine: Engine) -> Iterator[Listener]:
     listener = Listener(engine)
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            listener.event("Delete Thing")
+            self.send_response(204)
+            self.end_headers()
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             listener.receive(json.loads(body))
@@ -207,7 +212,7 @@ def test_a_delete_may_overtake_the_function_of_its_create(engine: Engine, listen
     """CloudFormation waits for no function that it has stopped waiting for, and Lambda starts some late."""
     listener.silent = {"Create Thing"}
     engine.cancel(STACK, logical_id="Thing")
-    assert engine.deploy(STACK, listener.template("Thing", Delay=2)).status == "ROLLBACK_COMPLETE"
+    assert engine.deploy(STACK, listener.template("Thing", IsLate="yes")).status == "ROLLBACK_COMPLETE"
     listener.event("Create Thing")
     assert listener.told() == ["Delete Thing", "Create Thing"]
 
