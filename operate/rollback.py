@@ -205,7 +205,7 @@ def summary(outcome: Outcome, at: Deployed) -> list[str]:
     return [
         *lines,
         "",
-        "The settings still declare the same model. No deployment starts its release again, unless",
+        "The settings still declare the same model. No deployment starts its release again, unless "
         "release.attempt is raised; a new digest starts a new release. Revert what led to the bad one.",
         f"See all releases: make releases ENV={at.environment}",
     ]
