@@ -210,21 +210,23 @@ def _start(event: Event, aws: Services, digest: str) -> str | None:
     CloudFormation may roll the stack back to them.
     """
     release = aws.releases.get(digest)
-    if release and release.rolled_back and _declared_attempt(event) <= release.declared_attempt:
+    # `release.attempt` of the settings; one that is lower than before counts for nothing.
+    declared = max(int(event.properties.get("Attempt", 1)), release.declared_attempt if release else 1)
+    if release and release.rolled_back and declared == release.declared_attempt:
         logger.info("release not started", release=digest, reason=release.message)
         return None
     repeated = release is not None and release.request_id == event.request_id
     endpoint = str(event.properties.get("Endpoint", ON_DEMAND))
     stays_live = bool(release and release.state == LIVE and _stays(aws, release, endpoint, repeated=repeated))
     if release and _is_done(aws, release, _holdout(event), repeated=repeated, stays_live=stays_live):
-        if _declared_attempt(event) > release.declared_attempt:
-            aws.releases.update(digest, declared_attempt=_declared_attempt(event))
+        if declared > release.declared_attempt:
+            aws.releases.update(digest, declared_attempt=declared)
         return None
     # A repeated event continues its attempt, with the same execution.
     first = (release.attempt if release else 0) + (0 if repeated else 1)
     for attempt in range(first, first + MOST_NAMES):
         try:
-            if _started(event, aws, digest, attempt, stays_live=stays_live):
+            if _started(event, aws, digest, attempt, declared, stays_live=stays_live):
                 _check_still_wanted(event, aws, digest, attempt)
                 return None
         except ClientError as error:
@@ -269,17 +271,14 @@ def _end_attempt(aws: Services, release: Release, reason: str) -> None:
     executions.stop(aws.stepfunctions, release.execution, reason)
 
 
-def _declared_attempt(event: Event) -> int:
-    """Return `release.attempt` of the settings."""
-    return int(event.properties.get("Attempt", 1))
-
-
 def _holdout(event: Event) -> str:
     """Return the key of the declared hold-out set."""
     return str(event.properties.get("HoldoutKey", ""))
 
 
-def _started(event: Event, aws: Services, digest: str, attempt: int, *, stays_live: bool) -> bool:
+def _started(
+    event: Event, aws: Services, digest: str, attempt: int, declared: int, *, stays_live: bool
+) -> bool:
     """Start one attempt's execution; return False if an earlier stack has used its name.
 
     A release that stays live is only evaluated again.
@@ -288,7 +287,7 @@ def _started(event: Event, aws: Services, digest: str, attempt: int, *, stays_li
     execution = executions.arn_of(machine, name)
     new: dict[str, Any] = {
         "attempt": attempt,
-        "declared_attempt": _declared_attempt(event),
+        "declared_attempt": declared,
         "execution": execution,
         "request_id": event.request_id,
         "holdout_key": _holdout(event),

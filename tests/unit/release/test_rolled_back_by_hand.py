@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from distilled_router.aws.custom_resource import Event
-from distilled_router.release.table import LIVE, RETIRED, SUPERSEDED, WAITING
+from distilled_router.release.table import FAILED, LIVE, RETIRED, SUPERSEDED, WAITING
 from distilled_router.release.wait_conditions import WaitConditions, Window
 from operate.rollback import roll_back
 from release.handler import check
@@ -116,6 +116,16 @@ def test_attempt_that_was_raised_while_it_was_live_does_not_start_it(
     assert world.release(B).state == RETIRED
     deploy(resource, B, attempt=3)
     assert world.release(B).state == WAITING
+
+
+def test_attempt_that_was_lowered_and_started_it_counts_no_less(world: World, resource: Resource) -> None:
+    """A refused release starts again by another gate, also without the `release.attempt` of before."""
+    deploy(resource, A, attempt=3)
+    world.stepfunctions.stop_execution(executionArn=world.execution(A))
+    world.releases.transition(A, FAILED, "refused by the gate")
+    deploy(resource, A, Gate="another")
+    found = world.release(A)
+    assert (found.state, found.attempt, found.declared_attempt) == (WAITING, 2, 3)
 
 
 def test_event_that_is_delivered_again_does_not_start_it(world: World, resource: Resource) -> None:
